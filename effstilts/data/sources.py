@@ -1,0 +1,417 @@
+"""Rows of a task from the hub, from a folder of official files, or from the generator.
+
+Whatever the source, a task's columns, templates and label spellings turn a row into the roles of its kind:
+
+    classification  id, text, text_pair (or None), label (a name of task.labels)
+    choice          id, prompt, choices, label (an index)
+    span            id, question, context, answers [{text, start}]
+    tagging         id, tokens, tags
+    masked_lm       id, text, text_pair (or None)
+    bitext          id, source, target
+
+and `where`, the place it came from. A label outside the set, a missing column, a stripped label: a DataError that
+names the place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from effstilts.data.readers import READERS, Row
+from effstilts.errors import DataError, MissingDependencyError, RecipeError
+from effstilts.store import content_key, file_hash
+from effstilts.tasks.task import SplitName, Task
+
+ENVIRONMENT = "EFFSTILTS_DATA"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from. root: folder of official files; world: the artificial world of synthetic tasks."""
+
+    root: Path | None = None
+    source: Literal["auto", "files", "hub", "synthetic"] = "auto"
+    offline: bool = False
+    world: Any = None
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """Rows in the roles of the task's kind, and a description of their source."""
+
+    examples: list[dict[str, Any]]
+    source: str
+
+
+def load(
+    task: Task, split: SplitName, language: str, where: DataConfig, limit: int | None = None
+) -> LoadedRows:
+    """The first `limit` rows of a split in one language.
+
+    DataError if the source, the file, a column or a label is missing or broken; a train split is given in the
+    task's training languages alone, so that a zero-shot target never trains on another language's labels.
+    """
+    _check_language(task, split, language)
+    chosen = _choose(task, split, language, where)
+    raw = _raw_rows(task, chosen, split, language, where)
+    if task.holdout is not None and split in ("train", "dev"):
+        raw = _held_out(task, raw, split)
+    examples = list(islice(_examples(task, split, raw), limit))
+    return LoadedRows(examples, f"{task.name} ({language}, {split}) from {chosen}")
+
+
+def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) -> str:
+    """What decides the rows, without reading them: the files' hashes, the hub revision or the generator's version,
+    and the declaration's part in it."""
+    _check_language(task, split, language)
+    chosen = _choose(task, split, language, where)
+    identity: dict[str, Any] = {
+        "columns": asdict(task)["columns"],
+        "values": asdict(task)["values"],
+        "label_values": dict(task.label_values),
+        "drop_labels": list(task.drop_labels),
+        "holdout": asdict(task.holdout) if task.holdout else None,
+        "labels": list(task.labels),
+    }
+    if chosen == "synthetic" and task.synthetic:
+        from effstilts.synthetic import GENERATOR_VERSION
+
+        identity["synthetic"] = [task.synthetic.dataset, split, language, task.synthetic.counts.get(split, 0)]
+        identity["generator"] = GENERATOR_VERSION
+        identity["world"] = asdict(where.world)
+    elif chosen == "files" and task.files:
+        paths = _paths(task, split, language, where)
+        identity["files"] = [_hash_once(path) for path in paths]
+        identity["format"] = _format(task, split)
+    elif task.hub:
+        identity["hub"] = asdict(task.hub) | {"split": split, "language": language}
+    return content_key(identity)
+
+
+def available_languages(task: Task, split: SplitName, where: DataConfig) -> tuple[str, ...]:
+    """The task's languages that the source has in this split. DataError if it has none."""
+    found = tuple(x for x in task.languages if has_split_source(task, split, x, where))
+    if not found:
+        _choose(task, split, task.languages[0], where)
+    return found
+
+
+def has_split(task: Task, split: SplitName, language: str, where: DataConfig) -> bool:
+    """Whether the task has this split at all (dev may come out of train)."""
+    if split == "dev" and task.holdout is not None:
+        split = "train"
+    return has_split_source(task, split, language, where)
+
+
+def has_split_source(task: Task, split: SplitName, language: str, where: DataConfig) -> bool:
+    try:
+        _choose(task, split, language, where)
+    except DataError:
+        return False
+    return True
+
+
+def _check_language(task: Task, split: SplitName, language: str) -> None:
+    if language not in task.languages:
+        raise RecipeError(f"{task.name} has no language {language!r}; it has {', '.join(task.languages)}")
+    trainable = task.train_languages or (task.training_language,)
+    if split == "train" and task.kind != "masked_lm" and language not in trainable:
+        raise DataError(
+            f"{task.name}: training rows are {', '.join(trainable)} only; {language!r} is for zero-shot evaluation"
+        )
+
+
+def _choose(task: Task, split: SplitName, language: str, where: DataConfig) -> str:
+    """Which source gives this split: "synthetic", "files" or "hub"."""
+    file_split = "train" if split == "dev" and task.holdout else split
+    reasons = []
+    if task.synthetic and where.source in ("auto", "synthetic"):
+        if file_split in task.synthetic.counts:
+            return "synthetic"
+        reasons.append(f"the generator has no {split} split")
+    if task.files and where.source in ("auto", "files"):
+        if file_split not in task.files.paths:
+            reasons.append(f"its files declare no {split} split")
+        elif where.root is None and not _absolute(task, file_split):
+            reasons.append(f"no data folder is given (set {ENVIRONMENT} or --data)")
+        else:
+            missing = [p for p in _paths(task, split, language, where) if not p.is_file()]
+            if not missing:
+                return "files"
+            reasons.append(f"the file {missing[0]} does not exist")
+    if task.hub and where.source in ("auto", "hub"):
+        if file_split not in task.hub.splits:
+            reasons.append(f"the hub set {task.hub.id} has no {split} split")
+        elif where.offline and not Path(task.hub.id).is_dir():
+            reasons.append(f"the hub set {task.hub.id} is not read offline")
+        else:
+            return "hub"
+    if not reasons:
+        reasons.append(f"the source {where.source!r} does not have it")
+    raise DataError(f"{task.name}: no {split} rows in {language!r}: " + "; ".join(reasons))
+
+
+def _absolute(task: Task, split: str) -> bool:
+    assert task.files is not None
+    paths = task.files.paths[split]
+    return all(Path(p).is_absolute() for p in ((paths,) if isinstance(paths, str) else paths))
+
+
+def _paths(task: Task, split: SplitName, language: str, where: DataConfig) -> list[Path]:
+    assert task.files is not None
+    file_split = "train" if split == "dev" and task.holdout else split
+    patterns = task.files.paths[file_split]
+    code = task.files.language_codes.get(language, language)
+    root = where.root or Path()
+    return [
+        root / pattern.format(lang=language, file_lang=code)
+        for pattern in ((patterns,) if isinstance(patterns, str) else patterns)
+    ]
+
+
+def _format(task: Task, split: str) -> str:
+    assert task.files is not None
+    return task.files.formats.get(split, task.files.format)
+
+
+_HASHES: dict[tuple[str, int, int], str] = {}
+
+
+def _hash_once(path: Path) -> str:
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _HASHES:
+        _HASHES[key] = file_hash(path)
+    return _HASHES[key]
+
+
+def _raw_rows(
+    task: Task, chosen: str, split: SplitName, language: str, where: DataConfig
+) -> Iterator[Row]:
+    file_split: SplitName = "train" if split == "dev" and task.holdout else split
+    if chosen == "synthetic" and task.synthetic:
+        from effstilts.synthetic import rows
+
+        made = rows(task.synthetic.dataset, file_split, language, task.synthetic.counts[file_split], where.world)
+        return ((row, f"{task.name} {file_split} {language}, row {i}") for i, row in enumerate(made))
+    if chosen == "hub":
+        return _hub_rows(task, file_split, language, where)
+    paths = _paths(task, split, language, where)
+    reader = READERS[_format(task, file_split)]
+    if task.kind == "bitext" and len(paths) == 2:
+        return _aligned(reader(paths[0]), reader(paths[1]), paths)
+    return _chained([reader(path) for path in paths], paths)
+
+
+def _chained(parts: Sequence[Iterator[Row]], paths: Sequence[Path]) -> Iterator[Row]:
+    for rows, path in zip(parts, paths, strict=True):
+        empty = True
+        for row in rows:
+            empty = False
+            yield row
+        if empty:
+            raise DataError(f"{path} holds no rows")
+
+
+def _aligned(sources: Iterator[Row], targets: Iterator[Row], paths: Sequence[Path]) -> Iterator[Row]:
+    left, right = list(sources), list(targets)
+    if len(left) != len(right):
+        raise DataError(f"{paths[0]} has {len(left)} lines, {paths[1]} has {len(right)}: they are not aligned")
+    if not left:
+        raise DataError(f"{paths[0]} holds no rows")
+    for (source, place), (target, _) in zip(left, right, strict=True):
+        yield {"source": source["text"], "target": target["text"]}, place
+
+
+def _hub_rows(task: Task, split: SplitName, language: str, where: DataConfig) -> Iterator[Row]:
+    hub = task.hub
+    assert hub is not None
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError(f"{task.name} comes from the hub: pip install datasets") from error
+    code = hub.language_codes.get(language, language)
+    name = hub.config.format(lang=code) or None
+    hub_split = hub.splits[split].format(lang=code)
+    options: dict[str, Any] = {"revision": hub.revision} if hub.revision and not Path(hub.id).is_dir() else {}
+    if os.environ.get("HF_DATASETS_CACHE"):
+        options["cache_dir"] = os.environ["HF_DATASETS_CACHE"]
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(hub.id, name, split=hub_split, **options)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{task.name}: the hub set {hub.id} ({name or 'default'}, {hub_split}) cannot be loaded: {first}; "
+            f"or put its official files into the folder of {ENVIRONMENT}"
+        ) from error
+    for number, row in enumerate(table):
+        if hub.language_of_id and not str(row["id"]).startswith(f"{code}-"):
+            continue
+        yield dict(row), f"{hub.id} {name or ''} {hub_split}, row {number}"
+
+
+def _held_out(task: Task, raw: Iterator[Row], split: SplitName) -> Iterator[Row]:
+    """The part of the train rows that is this split, by the hash of the column behind the role `holdout.by`."""
+    assert task.holdout is not None
+    column = task.columns[task.holdout.by]
+    names = (column,) if isinstance(column, str) else column
+    for row, place in raw:
+        text = "\0".join(str(row.get(name, "")) for name in names)
+        number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+        if (number < task.holdout.share) == (split == "dev"):
+            yield row, place
+
+
+def _examples(task: Task, split: SplitName, raw: Iterator[Row]) -> Iterator[dict[str, Any]]:
+    make = _MAKERS[task.kind]
+    for number, (row, place) in enumerate(raw):
+        for column, replacements in task.values.items():
+            value = _value(row, column, place, task)
+            if str(value) not in replacements:
+                raise DataError(f"{place}: {column} is {value!r}, known are {', '.join(replacements)}")
+            row = {**row, column: replacements[str(value)]}
+        example = make(task, row, place)
+        if example is None:
+            continue
+        example.setdefault("id", str(row.get("id") or row.get("idx") or number))
+        example["where"] = place
+        yield example
+
+
+def _value(row: Mapping[str, Any], column: str, place: str, task: Task) -> Any:
+    if column not in row:
+        raise DataError(f"{place}: {task.name} needs a column {column!r}; there are {', '.join(map(str, row))}")
+    return row[column]
+
+
+def _text(task: Task, row: Mapping[str, Any], column: str, place: str) -> str:
+    """A column's text, or a template with columns in braces."""
+    if "{" not in column:
+        value = _value(row, column, place, task)
+        if not isinstance(value, str):
+            raise DataError(f"{place}: {column} is {value!r}, expected text")
+        return value
+    text = ""
+    for literal, name, spec, conversion in string.Formatter().parse(column):
+        text += literal
+        if name is not None:
+            if not name.isidentifier() or spec or conversion:
+                raise RecipeError(f"{task.name}: the template {column!r} may hold plain column names alone")
+            text += str(_value(row, name, place, task))
+    return text
+
+
+def _role_text(task: Task, row: Mapping[str, Any], role: str, place: str) -> str:
+    column = task.columns[role]
+    if not isinstance(column, str):
+        raise RecipeError(f"{task.name}: the role {role!r} takes one column, not {list(column)}")
+    return _text(task, row, column, place)
+
+
+def _label(task: Task, row: Mapping[str, Any], place: str) -> str | None:
+    """The raw label after `label_values`; None means that the row is dropped. DataError for a stripped one."""
+    column = str(task.columns["label"])
+    value = _value(row, column, place, task)
+    raw = "" if value is None else str(value)
+    if raw in task.drop_labels:
+        return None
+    label = task.label_values.get(raw, raw)
+    if raw == "" or (raw == "-1" and raw not in task.label_values):
+        raise DataError(f"{place}: the label is stripped (column {column!r} is {value!r}); {task.name} needs it")
+    return label
+
+
+def _classification(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+    label = _label(task, row, place)
+    if label is None:
+        return None
+    if label not in task.labels:
+        raise DataError(f"{place}: the label {label!r} is not one of {', '.join(task.labels)}")
+    pair = _role_text(task, row, "text_pair", place) if "text_pair" in task.columns else None
+    return {"text": _role_text(task, row, "text", place), "text_pair": pair, "label": label}
+
+
+def _choice(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+    label = _label(task, row, place)
+    if label is None:
+        return None
+    column = task.columns["choices"]
+    if isinstance(column, str) and "{" not in column:
+        value = _value(row, column, place, task)
+        if isinstance(value, Mapping):
+            names, value = [str(x) for x in value.get("label", [])], value.get("text")
+            if label in names:
+                label = str(names.index(label))
+        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            raise DataError(f"{place}: {column} is {str(value)[:60]!r}, expected a list of texts")
+        choices = list(value)
+    else:
+        choices = [_text(task, row, c, place) for c in ((column,) if isinstance(column, str) else column)]
+    if not label.isdigit() or int(label) >= len(choices):
+        raise DataError(f"{place}: the label {label!r} names none of the {len(choices)} choices")
+    return {"prompt": _role_text(task, row, "prompt", place), "choices": choices, "label": int(label)}
+
+
+def _span(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    answers = _value(row, str(task.columns["answers"]), place, task)
+    try:
+        found = [{"text": t, "start": int(s)} for t, s in zip(answers["text"], answers["answer_start"], strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{place}: answers need lists `text` and `answer_start`, got {str(answers)[:60]}") from error
+    if not found and not task.no_answer:
+        raise DataError(f"{place}: the answers are stripped; {task.name} needs them")
+    return {
+        "id": str(_value(row, str(task.columns["id"]), place, task)),
+        "question": _role_text(task, row, "question", place),
+        "context": _role_text(task, row, "context", place),
+        "answers": found,
+    }
+
+
+def _tagging(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    tokens = _value(row, str(task.columns["tokens"]), place, task)
+    raw = _value(row, str(task.columns["tags"]), place, task)
+    if not isinstance(tokens, list) or not isinstance(raw, list) or len(tokens) != len(raw) or not tokens:
+        raise DataError(f"{place}: expected as many tags as words, and at least one")
+    tags = []
+    for tag in raw:
+        name = task.label_values.get(str(tag), task.labels[tag] if _is_index(tag, task) else str(tag))
+        if name not in task.labels:
+            raise DataError(f"{place}: the tag {name!r} is not one of {', '.join(task.labels)}")
+        tags.append(name)
+    return {"tokens": [str(t) for t in tokens], "tags": tags}
+
+
+def _is_index(tag: Any, task: Task) -> bool:
+    return isinstance(tag, int) and 0 <= tag < len(task.labels)
+
+
+def _masked_lm(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    pair = _role_text(task, row, "text_pair", place) if "text_pair" in task.columns else None
+    return {"text": _role_text(task, row, "text", place), "text_pair": pair}
+
+
+def _bitext(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    # The hub's older rows keep the line's end.
+    return {
+        "source": _role_text(task, row, "source", place).rstrip("\r\n"),
+        "target": _role_text(task, row, "target", place).rstrip("\r\n"),
+    }
+
+
+_MAKERS: Mapping[str, Any] = {
+    "classification": _classification,
+    "choice": _choice,
+    "span": _span,
+    "tagging": _tagging,
+    "masked_lm": _masked_lm,
+    "bitext": _bitext,
+}

@@ -1,0 +1,42 @@
+"""What the loop asks of an engine: the only seam between the loop and the way the work is spread over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from effstilts.kinds.kind import Arrays, Kind
+
+
+class Engine(Protocol):
+    """Runs forward, backward and update. An engine owns placement, precision and the optimizer."""
+
+    def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float) -> float:
+        """Adds the gradient of `scale` x (sum of the micro-batch's losses); returns that sum, unscaled."""
+        ...
+
+    def clip(self, limit: float) -> float:
+        """Scales the whole gradient down to the 2-norm `limit`; returns the norm before."""
+        ...
+
+    def step(self, rate: float) -> None:
+        """One optimizer update at `rate` times the peak learning rates; clears the gradient."""
+        ...
+
+    def discard(self) -> None:
+        """Clears the gradient without an update."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters by name, whole and in float32."""
+        ...
+
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizer's state by name, whole."""
+        ...
+
+    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
+        """Puts a checkpoint's state back; `step` is the number of updates so far."""
+        ...

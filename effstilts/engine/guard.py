@@ -1,0 +1,73 @@
+"""What can go wrong while training: signals, numbers that are not finite, collapse to one answer."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+from effstilts.errors import Interrupted, TrainingError
+
+COLLAPSE_SHARE = 0.99
+
+
+class Signals:
+    """Remembers SIGTERM and SIGINT so that the loop stops at the next step; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._before[number] = signal.signal(number, self._handle)
+            except ValueError:
+                # Not the main thread: the host program owns the signals.
+                break
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = number
+
+    def raise_if_received(self, where: str) -> None:
+        if self.received is not None:
+            name = signal.Signals(self.received).name
+            raise Interrupted(f"{name}: stopped {where}; run the same command again to go on")
+
+
+def require_finite(loss: float, norm: float, step: int, task: str, ids: Sequence[str]) -> None:
+    """TrainingError before the update if the loss or the gradient's norm is NaN or infinite; names the samples."""
+    import math
+
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = "loss" if not math.isfinite(loss) else "gradient norm"
+    shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+    raise TrainingError(
+        f"the {what} of step {step} of {task} is {loss if what == 'loss' else norm}; samples {shown}. Nothing was "
+        "updated; the last good checkpoint is kept. Lower the learning rate, or look at these samples"
+    )
+
+
+def collapse(predictions: Sequence[Any]) -> str:
+    """A note where nearly all predictions are one and the same answer, else the empty string."""
+    if len(predictions) < 20 or not isinstance(predictions[0], str | int):
+        return ""
+    counts: dict[Any, int] = {}
+    for prediction in predictions:
+        counts[prediction] = counts.get(prediction, 0) + 1
+    answer, count = max(counts.items(), key=lambda item: item[1])
+    if count / len(predictions) < COLLAPSE_SHARE:
+        return ""
+    return f"collapsed: {100 * count / len(predictions):.1f} % of the predictions are {answer!r}"

@@ -1,0 +1,171 @@
+"""The only training loop.
+
+A step, from top to bottom: ask the order for the step's rows, cut them under the token budget, run the micro-batches
+so that the gradient is that of the mean loss over the global batch, look at the numbers, clip, update. Then, where
+due, evaluate on dev, keep the best weights, write a checkpoint.
+
+Everything random in a step is seeded by (seed, step), so a run that was killed and resumed does the same arithmetic
+as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from effstilts.data.batches import cut
+from effstilts.data.cache import Rows
+from effstilts.data.order import Order, key
+from effstilts.engine.base import Engine
+from effstilts.engine.checkpoint import Checkpoints, Progress, Snapshot
+from effstilts.engine.guard import Signals, require_finite
+from effstilts.kinds.kind import Kind
+from effstilts.log import Log
+from effstilts.model.encoder import TokenIds
+from effstilts.recipe import Training
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One task as the loop sees it: encoded rows, the kind that trains on them, the head it uses.
+
+    widths: tokens that each row takes [rows]; sample_ids names the examples of rows in messages.
+    """
+
+    name: str
+    kind: Kind
+    head: str
+    rows: Rows
+    widths: NDArray[np.int64]
+    sample_ids: Callable[[Sequence[int]], list[str]]
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up over `warmup` of the steps, then linear decay to 0 at the end. Factor of update `step` >= 1."""
+    rising = max(1, round(warmup * steps)) if warmup > 0 else 0
+    if step <= rising:
+        return step / rising
+    return max(0.0, (steps + 1 - step) / max(1, steps + 1 - rising))
+
+
+def train(
+    engine: Engine,
+    tasks: Sequence[TrainTask],
+    order: Order,
+    steps: int,
+    training: Training,
+    ids: TokenIds,
+    seed: int,
+    evaluate: Callable[[], Mapping[str, float]] | None,
+    checkpoints: Checkpoints,
+    log: Log,
+    label: str,
+) -> tuple[Progress, Mapping[str, Tensor]]:
+    """Trains for `steps` updates, from the newest checkpoint if there is one.
+
+    evaluate: scores of the current weights, with the key "score" (higher is better) that selection goes by; None
+        keeps the last weights.
+    Returns the progress and the weights chosen. Raises Interrupted after a signal (a checkpoint is written first),
+    TrainingError when numbers are not finite.
+    """
+    progress = Progress()
+    best: Mapping[str, Tensor] = {}
+    found = checkpoints.read_newest()
+    if found is not None:
+        progress, best = found.progress, found.best
+        engine.load(found.weights, found.moments, progress.step)
+        log.event("resumed", step=progress.step)
+        log.say(f"{label}: going on after step {progress.step} of {steps}")
+
+    def snapshot() -> Snapshot:
+        return Snapshot(engine.weights(), engine.moments(), best, progress)
+
+    with Signals() as signals, log.progress(steps, label, progress.step) as bar:
+        written = progress.step
+        while progress.step < steps and not progress.stopped:
+            began = time.perf_counter()
+            loss, norm = _update(engine, tasks, order, progress, steps, training, ids, seed)
+            progress.step += 1
+            progress.seconds += time.perf_counter() - began
+            progress.loss_sum += loss
+            bar.advance(note=f"loss {loss:.3f}")
+            log.event("step", step=progress.step, loss=round(loss, 6), gradient_norm=round(norm, 6))
+            last = progress.step == steps
+            due = training.evaluate_every and progress.step % training.evaluate_every == 0
+            if evaluate is not None and (due or last):
+                best = _evaluate(engine, evaluate, progress, training, best, log)
+            if progress.step % training.checkpoint_every == 0 and not last and not progress.stopped:
+                checkpoints.write(snapshot())
+                written = progress.step
+            if signals.received is not None and not last:
+                if written != progress.step:
+                    checkpoints.write(snapshot())
+                signals.raise_if_received(f"{label} after step {progress.step} of {steps}, checkpoint written")
+        # A signal during the last step still ends the run, after the artefact's weights are safe in a checkpoint.
+        if signals.received is not None:
+            checkpoints.write(snapshot())
+            signals.raise_if_received(f"{label} after its last step, checkpoint written")
+    return progress, best or engine.weights()
+
+
+def _update(
+    engine: Engine,
+    tasks: Sequence[TrainTask],
+    order: Order,
+    progress: Progress,
+    steps: int,
+    training: Training,
+    ids: TokenIds,
+    seed: int,
+) -> tuple[float, float]:
+    """One optimizer step; returns the mean loss over the global batch and the gradient's norm before clipping."""
+    batch = order.batch(progress.step)
+    task = tasks[batch.task]
+    rows = batch.rows.tolist()
+    parts = cut(task.widths[batch.rows], training.micro_tokens)
+    micro = [
+        task.kind.collate(task.rows, [rows[i] for i in part], batch.keys[part], ids, training.mask_share)
+        for part in parts
+    ]
+    units = sum(task.kind.units(arrays) for arrays in micro)
+    torch.manual_seed(int(key(seed, progress.step, 2)) >> 1)
+    total = 0.0
+    for arrays in micro:
+        total += engine.forward_backward(task.kind, task.head, arrays, 1.0 / max(units, 1))
+        progress.tokens += int(arrays["attention_mask"].sum())
+        progress.padded_tokens += arrays["attention_mask"].size
+    loss = total / max(units, 1)
+    norm = engine.clip(training.clip_norm)
+    try:
+        require_finite(loss, norm, progress.step + 1, task.name, task.sample_ids(rows))
+    except Exception:
+        engine.discard()
+        raise
+    engine.step(learning_rate_factor(progress.step + 1, steps, training.warmup))
+    return loss, norm
+
+
+def _evaluate(
+    engine: Engine,
+    evaluate: Callable[[], Mapping[str, float]],
+    progress: Progress,
+    training: Training,
+    best: Mapping[str, Tensor],
+    log: Log,
+) -> Mapping[str, Tensor]:
+    """Scores dev, keeps a copy of the weights if they are the best so far, counts patience."""
+    scores = dict(evaluate())
+    log.event("dev", step=progress.step, **scores)
+    progress.history.append({"step": progress.step, **scores})
+    if scores["score"] > progress.best_score:
+        progress.best_score, progress.best_step, progress.without_gain = scores["score"], progress.step, 0
+        return engine.weights()
+    progress.without_gain += 1
+    progress.stopped = bool(training.patience) and progress.without_gain >= training.patience
+    return best

@@ -1,0 +1,131 @@
+"""The plain engine: one process, on the CPU or one GPU, in fp32 or bf16 autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from effstilts.errors import RecipeError, StoreError
+from effstilts.kinds.kind import Arrays, Kind, Tensors
+from effstilts.model.encoder import Encoder
+from effstilts.recipe import Training
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Model(nn.Module):
+    """The encoder and the heads of a training step, one for each head name."""
+
+    def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict({head_key(name): head for name, head in heads.items()})
+
+    def head(self, name: str) -> nn.Module:
+        return self.heads[head_key(name)]
+
+
+def head_key(name: str) -> str:
+    """A task's name as a module name, which may hold no dot."""
+    return name.replace(".", "_")
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """RecipeError where bf16 is asked of a GPU that has none."""
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RecipeError("training.precision: this GPU has no bf16; use fp32")
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """bf16 products with fp32 weights and sums, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def to_tensors(arrays: Arrays, device: torch.device) -> Tensors:
+    return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
+
+
+class PlainEngine:
+    """One process. AdamW (Loshchilov and Hutter 2019) without decay on biases and LayerNorm."""
+
+    def __init__(self, model: Model, training: Training, device: torch.device) -> None:
+        check_precision(training.precision, device)
+        self.model = model.to(device)
+        self.device = device
+        self.training = training
+        self._names = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(self._names, training),
+            lr=training.learning_rate,
+            betas=(0.9, training.beta2),
+            eps=training.epsilon,
+            fused=True,
+        )
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
+
+    def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float) -> float:
+        with autocast(self.training.precision, self.device):
+            loss = kind.loss(self.model.head(head), self.model.encoder, to_tensors(arrays, self.device))
+        torch.autograd.backward(loss * scale)
+        return float(loss.detach())
+
+    def clip(self, limit: float) -> float:
+        return float(nn.utils.clip_grad_norm_(list(self._names.values()), limit))
+
+    def step(self, rate: float) -> None:
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def discard(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self._names.items()}
+
+    def moments(self) -> dict[str, Tensor]:
+        state = self._optimizer.state
+        return {
+            f"{name}.{moment}": state[p][moment]
+            for name, p in self._names.items()
+            if p in state
+            for moment in (*_MOMENTS, "step")
+        }
+
+    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
+        if set(weights) != set(self._names):
+            odd = sorted(set(weights) ^ set(self._names))[0]
+            raise StoreError(f"the checkpoint does not fit this model: {odd} stands on one side alone")
+        with torch.no_grad():
+            for name, parameter in self._names.items():
+                parameter.copy_(weights[name])
+                if f"{name}.step" not in moments:
+                    continue
+                self._optimizer.state[parameter] = {
+                    "step": moments[f"{name}.step"].to(self.device).clone(),
+                    **{m: moments[f"{name}.{m}"].to(self.device, parameter.dtype).clone() for m in _MOMENTS},
+                }
+
+
+def parameter_groups(named: Mapping[str, nn.Parameter], training: Training) -> list[dict[str, object]]:
+    """Four groups: (encoder, heads) x (decayed, not decayed). Biases and normalisation weights are vectors."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        groups.setdefault((name.startswith("heads."), parameter.dim() >= 2), []).append(parameter)
+    head_rate = training.head_learning_rate or training.learning_rate
+    return [
+        {
+            "params": parameters,
+            "lr": head_rate if is_head else training.learning_rate,
+            "weight_decay": training.weight_decay if decayed else 0.0,
+        }
+        for (is_head, decayed), parameters in groups.items()
+    ]

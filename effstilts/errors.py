@@ -1,0 +1,64 @@
+"""The few kinds of error a user can meet, each with its exit code.
+
+Code that finds bad input raises one of these with one line that says what is wrong, where, and what to do.
+The command line prints that line and exits with the kind's code; anything else is a defect of the library.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EffstiltsError(Exception):
+    """Base of everything raised on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class RecipeError(EffstiltsError):
+    """The recipe or the command line asks for something that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class DataError(EffstiltsError):
+    """A data set is missing, empty or broken; the message names the file and line where there is one."""
+
+    exit_code = 3
+
+
+class ModelError(EffstiltsError):
+    """A checkpoint cannot be used: not an encoder, weights missing, a head that does not fit."""
+
+    exit_code = 4
+
+
+class StoreError(EffstiltsError):
+    """An artefact or checkpoint is damaged, locked by another process, or cannot be written."""
+
+    exit_code = 5
+
+
+class TrainingError(EffstiltsError):
+    """Training cannot go on: a loss that is not finite, memory that does not suffice."""
+
+    exit_code = 6
+
+
+class MissingDependencyError(EffstiltsError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    exit_code = 7
+
+
+class Interrupted(EffstiltsError):
+    """SIGTERM or SIGINT arrived; the work so far is in a checkpoint."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the nearest known name, else the empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,1 @@
+"""Arrays and strings in, numbers out. Knows no model, no file and no task."""

@@ -1,0 +1,380 @@
+"""The encoder: loaded and checked, cut at a layer, saved. The only file that calls from_pretrained.
+
+Shapes: B rows, T tokens, D hidden size, V vocabulary. Layers are counted as transformers counts hidden_states:
+0 is the embedding output, k the output of block k.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effstilts.errors import ModelError, did_you_mean
+
+# Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
+_LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("lm_head.dense", "lm_head.layer_norm", ("lm_head.bias", "lm_head.decoder.bias")),
+    (
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+    ),
+    ("vocab_transform", "vocab_layer_norm", ("vocab_projector.bias",)),
+    ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", ("lm_predictions.lm_head.bias",)),
+)
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The token ids that batches are built from. `prefix` and `suffix` go around a single text."""
+
+    pad: int
+    mask: int | None
+    vocabulary: int
+    special: tuple[int, ...]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+
+class Encoder(nn.Module):
+    """A transformers encoder without any head, and its tokenizer."""
+
+    def __init__(self, backbone: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self._takes_types = (
+            getattr(backbone.config, "type_vocab_size", 0) > 1
+            and "token_type_ids" in inspect.signature(backbone.forward).parameters
+        )
+
+    @property
+    def config(self) -> Any:
+        return self.backbone.config
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def depth(self) -> int:
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens, specials included. RoBERTa-like models spend positions on the padding index."""
+        positions = int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
+        if self.config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
+            positions -= int(self.config.pad_token_id) + 1
+        return positions
+
+    @property
+    def embedding(self) -> Tensor:
+        """The input embedding matrix [V, D]."""
+        weight: Tensor = self.backbone.get_input_embeddings().weight
+        return weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Last hidden states [B, T, D] of input_ids [B, T]; attention_mask is 1 on tokens, 0 on padding."""
+        types = {"token_type_ids": token_type_ids} if self._takes_types and token_type_ids is not None else {}
+        out: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types)[0]
+        return out
+
+    def token_ids(self) -> TokenIds:
+        tokenizer = self.tokenizer
+        around = list(tokenizer("")["input_ids"])
+        return TokenIds(
+            pad=int(tokenizer.pad_token_id),
+            mask=None if tokenizer.mask_token_id is None else int(tokenizer.mask_token_id),
+            vocabulary=len(tokenizer),
+            special=tuple(sorted(set(tokenizer.all_special_ids))),
+            prefix=tuple(around[:1]),
+            suffix=tuple(around[1:]),
+        )
+
+    def set_dropout(self, share: float) -> None:
+        """Sets every dropout of the backbone; -1 leaves the checkpoint's own."""
+        if share >= 0:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = share
+
+    @contextmanager
+    def cut_at(self, layer: int) -> Iterator[None]:
+        """Within this block the forward pass ends after block `layer`: the blocks above are not computed.
+
+        ModelError if the encoder has fewer blocks.
+        """
+        if not 0 <= layer <= self.depth:
+            raise ModelError(f"layer {layer} does not exist: this encoder has hidden states 0 to {self.depth}")
+        parent, name, blocks = _find_blocks(self.backbone, self.depth)
+        setattr(parent, name, blocks[:layer])
+        try:
+            yield
+        finally:
+            setattr(parent, name, blocks)
+
+
+def _find_blocks(backbone: nn.Module, depth: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    for parent in backbone.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == depth and name in ("layer", "layers"):
+                return parent, name, child
+    raise ModelError(f"{type(backbone).__name__}: cannot find its list of {depth} blocks")
+
+
+def resolve(name: str) -> str:
+    """`package:NAME` -> the folder that the installed package carries its model in; other names as they are."""
+    if not name.startswith("package:"):
+        return name
+    module = name.removeprefix("package:").replace("-", "_")
+    found = importlib.util.find_spec(module) if module.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(f"the package {module!r} is not installed: pip install {module.replace('_', '-')}")
+    for place in found.submodule_search_locations:
+        for config in sorted(Path(place).glob("**/config.json")):
+            if (config.parent / "model.safetensors").is_file():
+                return str(config.parent)
+    raise ModelError(f"the package {module!r} carries no model (config.json beside model.safetensors)")
+
+
+def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
+    """Loads an encoder and its tokenizer in float32.
+
+    ModelError if the checkpoint is not an encoder, has no safetensors, or lacks weights: nothing is ever newly
+    initialised here.
+    """
+    import transformers
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    source = resolve(name)
+    local = Path(source).is_dir()
+    if not local and (source.startswith((".", "/", "~")) or Path(source).exists()):
+        raise ModelError(f"the model folder {source} does not exist or is no folder")
+    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
+    if revision and not local:
+        options["revision"] = revision
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(_cannot_load(source, error, local, offline)) from error
+        if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+            raise ModelError(f"{source}: {config.model_type} is not an encoder; use a masked LM such as XLM-R")
+        if config.model_type not in _masked_lm_types():
+            raise ModelError(f"{source}: {config.model_type} has no masked-LM form in transformers: not an encoder")
+        try:
+            kind = transformers.MODEL_MAPPING[type(config)]
+            extra: dict[str, Any] = {}
+            if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
+                extra["add_pooling_layer"] = False
+            backbone, info = AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+                **extra,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(_cannot_load(source, error, local, offline)) from error
+        except Exception as error:
+            # safetensors raises an exception type of its own for a broken file, transformers for a misfit shape.
+            raise ModelError(f"cannot load {source}: {_first_line(error)}") from error
+    missing = sorted(k for k in info["missing_keys"] if "pooler" not in k and "position_ids" not in k)
+    if missing or info.get("mismatched_keys"):
+        names = missing or sorted(str(k) for k in info["mismatched_keys"])
+        raise ModelError(
+            f"{source}: {len(names)} weights of the encoder are missing or misshapen, the first is {names[0]}"
+        )
+    check_tokenizer(tokenizer, backbone.config.vocab_size, source)
+    return Encoder(backbone, tokenizer)
+
+
+def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
+    """ModelError unless the tokenizer is a fast one, pads, and fits the embedding."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{source}: needs a fast tokenizer (a tokenizer.json), for offsets into the text")
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{source}: the tokenizer has no padding token")
+    if len(tokenizer) > vocabulary:
+        raise ModelError(f"{source}: the tokenizer has {len(tokenizer)} pieces, the embedding {vocabulary} rows")
+
+
+def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
+    """An encoder with random weights. config: `model_type` and fields of that architecture's config."""
+    import transformers
+    from transformers import AutoConfig, AutoModel
+
+    fields = dict(config)
+    model_type = str(fields.pop("model_type"))
+    if model_type not in _masked_lm_types():
+        hint = did_you_mean(model_type, _masked_lm_types())
+        raise ModelError(f"model.config: {model_type!r} is no masked-LM architecture of transformers{hint}")
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        fields.setdefault(name, getattr(tokenizer, name))
+    fields.setdefault("vocab_size", len(tokenizer))
+    with quiet_transformers():
+        known = set(AutoConfig.for_model(model_type).to_dict())
+        for name in fields:
+            if name not in known:
+                raise ModelError(f"model.config: {model_type} has no field {name!r}{did_you_mean(name, known)}")
+        try:
+            built = AutoConfig.for_model(model_type, **fields)
+            kind = transformers.MODEL_MAPPING[type(built)]
+            pooling = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                backbone = AutoModel.from_config(built, **({"add_pooling_layer": False} if pooling else {}))
+        except _CONFIG_ERRORS as error:
+            raise ModelError(f"model.config: {_first_line(error)}") from error
+    check_tokenizer(tokenizer, backbone.config.vocab_size, "model.config")
+    return Encoder(backbone.float(), tokenizer)
+
+
+_CONFIG_ERRORS = (ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError)
+
+
+def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> Any:
+    """A tokenizer alone, from a folder or the hub."""
+    from transformers import AutoTokenizer
+
+    place = resolve(source)
+    options: dict[str, Any] = {"local_files_only": offline or Path(place).is_dir(), "trust_remote_code": False}
+    if revision:
+        options["revision"] = revision
+    with quiet_transformers():
+        try:
+            return AutoTokenizer.from_pretrained(place, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(_cannot_load(place, error, Path(place).is_dir(), offline)) from error
+
+
+def save(encoder: Encoder, folder: Path) -> None:
+    """Writes the encoder so that plain transformers' AutoModel and AutoTokenizer load it."""
+    with quiet_transformers():
+        encoder.backbone.save_pretrained(folder, safe_serialization=True)
+        encoder.tokenizer.save_pretrained(folder)
+
+
+def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:
+    """The pretrained masked-LM head of a checkpoint as dense/norm/bias tensors; None if it carries none."""
+    path = _safetensors_path(resolve(source), revision, offline)
+    if path is None:
+        return None
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        names = set(file.keys())
+        for dense, norm, biases in _LM_HEADS:
+            bias = next((name for name in biases if name in names), None)
+            scale = next((f"{norm}.{n}" for n in ("weight", "gamma") if f"{norm}.{n}" in names), None)
+            shift = next((f"{norm}.{n}" for n in ("bias", "beta") if f"{norm}.{n}" in names), None)
+            if bias is None or scale is None or shift is None or f"{dense}.weight" not in names:
+                continue
+            wanted = {
+                "dense.weight": f"{dense}.weight",
+                "dense.bias": f"{dense}.bias",
+                "norm.weight": scale,
+                "norm.bias": shift,
+                "bias": bias,
+            }
+            return {ours: file.get_tensor(theirs).float() for ours, theirs in wanted.items()}
+    return None
+
+
+def _safetensors_path(source: str, revision: str, offline: bool) -> Path | None:
+    if Path(source).is_dir():
+        path = Path(source) / "model.safetensors"
+        return path if path.is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(source, "model.safetensors", revision=revision or None, local_files_only=offline)
+    except OSError:
+        return None
+    return Path(found) if found else None
+
+
+def fingerprint(name: str, revision: str = "") -> dict[str, Any]:
+    """What identifies a checkpoint: the hashes of a folder's files, or hub id and revision."""
+    from effstilts.store import file_hash
+
+    source = resolve(name)
+    folder = Path(source)
+    if not folder.is_dir():
+        return {"hub": source, "revision": revision}
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"{folder} holds no .safetensors file; other weight formats are pickles and are not read")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json")
+    others = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model")
+    files = [*weights, *(folder / name for name in others if (folder / name).is_file())]
+    return {"files": {path.name: file_hash(path) for path in files}}
+
+
+def _masked_lm_types() -> set[str]:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return set(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+
+
+def _cannot_load(source: str, error: Exception, local: bool, offline: bool) -> str:
+    if local:
+        return f"cannot load the model folder {source}: {_first_line(error)}"
+    why = "this run is offline and it is not in the cache" if offline else _first_line(error)
+    return f"cannot load {source!r}: it is no folder here, and as a hub id: {why}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' loading reports and progress bars off the terminal: effstilts checks and reports itself."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+        logging.captureWarnings(False)
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """Architecture and size, for manifests."""
+    config = json.loads(encoder.config.to_json_string())
+    return {
+        "model_type": config.get("model_type"),
+        "layers": encoder.depth,
+        "hidden_size": encoder.hidden_size,
+        "vocabulary": int(encoder.config.vocab_size),
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+    }

@@ -1,0 +1,231 @@
+"""What each kind of step does: train a tokenizer, train a phase, evaluate a target, retrieve sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effstilts.cost.meter import Meter
+from effstilts.data import sources
+from effstilts.data.cache import Rows
+from effstilts.data.order import Order, key, mixture_weights
+from effstilts.engine.checkpoint import Checkpoints
+from effstilts.engine.guard import collapse
+from effstilts.engine.loop import TrainTask, train
+from effstilts.engine.plain import Model, PlainEngine
+from effstilts.engine.predict import predict
+from effstilts.kinds import kind_of
+from effstilts.log import JsonLines, Log
+from effstilts.model import adapters, encoder
+from effstilts.retrieval.benchmarks import tatoeba_accuracy
+from effstilts.retrieval.embed import Pooling, embed, protocol_layer
+from effstilts.workbench import ENCODER_FOLDER, Step, TaskPart, Workbench, save_heads
+
+
+def make_tokenizer(bench: Workbench, step: Step) -> None:
+    """Trains an XLM-R-like tokenizer on the text of phase 1 and keeps it as a transformers folder."""
+    from effstilts.model.tokenizer import as_transformers, train_tokenizer
+
+    texts = (
+        text
+        for part in step.parts
+        for example in bench.examples(part, "train")
+        for text in (example["text"], example.get("text_pair"))
+        if text
+    )
+    tokenizer = as_transformers(train_tokenizer(texts, int(step.spec["vocab_size"])))
+
+    def fill(folder: Path) -> None:
+        tokenizer.save_pretrained(folder)
+
+    bench.store.put(step.kind, step.key, fill, {"label": step.label, "pieces": len(tokenizer)})
+
+
+def train_phase(bench: Workbench, step: Step) -> None:
+    """Trains the encoder of a phase with its tasks' heads, and keeps the weights that did best on dev."""
+    work = bench.store.work_folder(step.kind, step.key)
+    events = JsonLines(work / "events.jsonl")
+    log = Log(*bench.log.sinks, events, quiet=bench.log.quiet)
+    meter = Meter(bench.device)
+    try:
+        torch.manual_seed(int(key(step.seed, 3)) >> 1)
+        opened = bench.open_for_training(step)
+        model = Model(opened, bench.heads(step, opened, fresh=True)).to(bench.device)
+        tasks = [_train_task(bench, part, opened) for part in step.parts]
+        order = _order(step, [len(task.rows) for task in tasks])
+        steps = step.training.steps or order.steps_for(
+            step.training.epochs, [step.phase.cap] * len(tasks) if len(tasks) > 1 else ()
+        )
+        engine = PlainEngine(model, step.training, bench.device)
+        model.train()
+        progress, chosen = train(
+            engine,
+            tasks,
+            order,
+            steps,
+            step.training,
+            opened.token_ids(),
+            step.seed,
+            _dev_scores(bench, step, model),
+            Checkpoints(work, log),
+            log,
+            step.label,
+        )
+        own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(chosen[name])
+    finally:
+        events.close()
+
+    def fill(folder: Path) -> None:
+        if step.method.name == "full":
+            encoder.save(opened, folder / ENCODER_FOLDER)
+        else:
+            adapters.save(opened, folder / adapters.FOLDER)
+        save_heads({part.head: model.head(part.head) for part in step.parts}, folder)
+        (folder / "spec.json").write_text(json.dumps(step.spec, indent=1, ensure_ascii=False), encoding="utf-8")
+        if (work / "events.jsonl").is_file():
+            (folder / "events.jsonl").write_bytes((work / "events.jsonl").read_bytes())
+
+    facts = {
+        "label": step.label,
+        "steps": progress.step,
+        "planned_steps": steps,
+        "best_step": progress.best_step if progress.best_step >= 0 else progress.step,
+        "history": progress.history,
+        "mean_loss": progress.loss_sum / max(progress.step, 1),
+        "rows": {task.name: len(task.rows) for task in tasks},
+        "encoder": encoder.describe(opened),
+        **meter.facts(model, progress),
+    }
+    bench.store.put(step.kind, step.key, fill, facts)
+
+
+def _train_task(bench: Workbench, part: TaskPart, opened: encoder.Encoder) -> TrainTask:
+    kind = kind_of(part.task.kind)
+    rows = bench.rows(part, "train", opened)
+
+    def sample_ids(indices: Sequence[int]) -> list[str]:
+        examples = bench.examples(part, "train")
+        return [str(examples[int(rows["example"][i])]["where"]) for i in indices]
+
+    return TrainTask(part.name, kind, part.head, rows, kind.widths(rows), sample_ids)
+
+
+def _order(step: Step, sizes: list[int]) -> Order:
+    phase = step.phase
+    if phase.mixing == "fixed":
+        weights = tuple(part.weight for part in step.parts)
+    else:
+        weights = mixture_weights(sizes, phase.cap, phase.temperature)
+    return Order(tuple(sizes), weights, step.training.batch_size, step.seed)
+
+
+def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapping[str, float]] | None:
+    """Scores on the first `evaluate_examples` of each part's dev split, in the training language; their mean, each
+    task with equal weight, is what selection goes by. None where no part has a dev split."""
+    parts = [part for part in step.parts if bench.has_split(part, "dev")]
+    if not parts:
+        return None
+    training = step.training
+    dev = [TaskPart(part.task, part.language, rows=training.evaluate_examples) for part in parts]
+    rows = [bench.rows(part, "dev", model.encoder) for part in dev]
+
+    def scores() -> Mapping[str, float]:
+        found: dict[str, float] = {}
+        for part, own in zip(dev, rows, strict=True):
+            found[part.name] = _score(bench, part, "dev", model, own, training)[0][part.task.score]
+        return {**found, "score": sum(found.values()) / len(found)}
+
+    return scores
+
+
+def _score(
+    bench: Workbench, part: TaskPart, split: Any, model: Model, rows: Rows, training: Any
+) -> tuple[dict[str, float], list[Any]]:
+    kind = kind_of(part.task.kind)
+    examples = bench.examples(part, split)
+    predictions = predict(
+        kind,
+        part.task,
+        model,
+        part.head,
+        examples,
+        rows,
+        training.precision,
+        training.micro_tokens,
+        training.mask_share,
+    )
+    return kind.score(part.task, predictions, examples, part.language), predictions
+
+
+def evaluate_target(bench: Workbench, step: Step) -> None:
+    """Scores a trained target model in one language; keeps the metrics and every prediction."""
+    (part,) = step.parts
+    trained = step.base
+    assert isinstance(trained, Step)
+    model = bench.open_model(trained)
+    rows = bench.rows(part, step.split, model.encoder)
+    head = trained.parts[0].head
+    kind = kind_of(part.task.kind)
+    examples = bench.examples(part, step.split)
+    predictions = predict(
+        kind, part.task, model, head, examples, rows, step.training.precision, step.training.micro_tokens
+    )
+    metrics = kind.score(part.task, predictions, examples, part.language)
+
+    def fill(folder: Path) -> None:
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for example, prediction in zip(examples, predictions, strict=True):
+                line = {"id": example["id"], "prediction": prediction}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    facts = {
+        "label": step.label,
+        "metrics": metrics,
+        "score": metrics[part.task.score],
+        "metric": part.task.score,
+        "examples": len(examples),
+        "collapsed": collapse(predictions),
+        "spec": dict(step.spec),
+    }
+    bench.store.put(step.kind, step.key, fill, facts)
+
+
+def retrieve(bench: Workbench, step: Step) -> None:
+    """Tatoeba accuracy of one language from pooled hidden states; keeps the predictions in the official form."""
+    (part,) = step.parts
+    opened = bench.open_bare(step.base)
+    settings = step.retrieval
+    layer = protocol_layer(opened.depth) if settings.layer < 0 else settings.layer
+    loaded = sources.load(part.task, step.split, part.language, bench.where, part.rows or None)
+    pooling = Pooling(layer, settings.pooling, settings.special_tokens)
+    foreign, english = (
+        embed(opened, [example[side] for example in loaded.examples], pooling, part.task.max_length, settings.batch_tokens)
+        for side in ("source", "target")
+    )
+    result = tatoeba_accuracy(foreign, english)
+
+    def fill(folder: Path) -> None:
+        lines = "\n".join(str(index) for index in result.predictions.tolist())
+        (folder / f"test-{part.language}.tsv").write_text(lines + "\n", encoding="utf-8")
+
+    facts = {
+        "label": step.label,
+        "metrics": {"accuracy": result.accuracy, "accuracy_reverse": result.accuracy_reverse},
+        "score": result.accuracy,
+        "metric": "accuracy",
+        "examples": len(loaded.examples),
+        "collapsed": "",
+        "layer": layer,
+        "pooling": settings.pooling,
+        "special_tokens": settings.special_tokens,
+        "direction": "query English, index foreign (XTREME); reverse beside it",
+        "spec": dict(step.spec),
+    }
+    bench.store.put(step.kind, step.key, fill, facts)

@@ -1,0 +1,313 @@
+"""READ FIRST: the three phases as a graph of steps.
+
+    checkpoint ─▶ mlm ─▶ intermediate (one for each arm) ─▶ target (one for each task) ─▶ evaluate (each language)
+                              └──────▶ retrieve (each task and language)
+
+A step's key is the hash of its part of the recipe, the keys of its inputs, the fingerprint of its data and the
+numerics version. Its artefact is in the store under that key, or it is made; nothing is made twice. `build` only
+looks (no model is loaded, nothing is trained); `run` makes what is missing, in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from effstilts.data import sources
+from effstilts.errors import RecipeError
+from effstilts.kinds import kind_of
+from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
+from effstilts.phases import evaluate_target, make_tokenizer, retrieve, train_phase
+from effstilts.recipe import Method, Phase, Recipe, Share, Target, Training
+from effstilts.store import content_key
+from effstilts.tasks.task import SplitName, Task
+from effstilts.workbench import Source, Step, TaskPart, Workbench
+
+# Raised when a change moves the numbers of any step: old artefacts are then no longer taken for new ones.
+NUMERICS_VERSION = 1
+
+# Settings that say how a step is carried out and not what it computes.
+_NOT_IN_KEY = ("checkpoint_every",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the results table and the step that gives it."""
+
+    section: str
+    arm: str
+    seed: int
+    task: str
+    language: str
+    split: str
+    step: Step
+
+
+@dataclass
+class Graph:
+    """Steps in an order in which each comes after its inputs, and the cells of the results table."""
+
+    steps: list[Step] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+
+    def add(self, step: Step) -> Step:
+        """The step, or the one with the same key that is there already: shared work stands once."""
+        for other in self.steps:
+            if other.name == step.name:
+                return other
+        self.steps.append(step)
+        return step
+
+
+def build(recipe: Recipe, bench: Workbench) -> Graph:
+    """The graph of a recipe. Reads fingerprints of data and checkpoint; DataError, RecipeError, ModelError if the
+    recipe names what does not exist."""
+    graph = Graph()
+    for seed in recipe.seeds:
+        base = _phase_one(recipe, bench, graph, seed)
+        for arm, phase in recipe.intermediate.items():
+            encoder = base
+            if phase.tasks:
+                label = f"intermediate {arm}, seed {seed}"
+                encoder = graph.add(_training_step(bench, "intermediate", label, phase, base, seed))
+            for target in recipe.targets:
+                _target(recipe, bench, graph, target, encoder, arm, seed)
+            for name in recipe.retrieval.tasks:
+                _retrieval(recipe, bench, graph, name, encoder, arm, seed)
+    return graph
+
+
+def run(graph: Graph, bench: Workbench) -> None:
+    """Makes every step that the store does not hold."""
+    missing = [step for step in graph.steps if not bench.store.has(step.kind, step.key)]
+    for number, step in enumerate(missing, 1):
+        with bench.store.lock(step.kind, step.key):
+            if bench.store.has(step.kind, step.key):
+                continue
+            bench.log.say(f"[{number}/{len(missing)}] {step.label}")
+            bench.log.event("begin", step=step.name, label=step.label)
+            step.make(bench, step)
+            bench.log.event("done", step=step.name, label=step.label)
+
+
+def _phase_one(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> Source | Step:
+    """The checkpoint as it is, or the step that trains phase 1 from it."""
+    model = recipe.model
+    mlm_seed = seed if recipe.mlm_seed < 0 else recipe.mlm_seed
+    base: Source | Step
+    if model.name != "new":
+        base = Source(model, checkpoint_fingerprint(model.name, model.revision))
+        if not recipe.mlm.tasks:
+            return base
+    else:
+        tokenizer = None
+        identity: dict[str, Any] = {"config": dict(model.config), "seed": mlm_seed}
+        if model.tokenizer:
+            identity["tokenizer"] = {"name": model.tokenizer, "revision": model.revision}
+        else:
+            parts = _parts(bench, recipe.mlm.tasks, "masked_lm")
+            spec = {
+                "vocab_size": model.vocab_size,
+                "texts": [_part_identity(bench, part, "train") for part in parts],
+                "numerics": NUMERICS_VERSION,
+            }
+            tokenizer = graph.add(
+                Step(
+                    kind="tokenizer",
+                    key=content_key(spec),
+                    label=f"tokenizer of {model.vocab_size} pieces",
+                    spec=spec,
+                    parts=parts,
+                    make=make_tokenizer,
+                )
+            )
+            identity["tokenizer"] = tokenizer.key
+        base = Source(model, identity, tokenizer=tokenizer, seed=mlm_seed)
+    for share in recipe.mlm.tasks:
+        task = bench.task(share.task)
+        if not kind_of(task.kind).shared_head:
+            raise RecipeError(f"mlm.tasks: {share.task!r} is of kind {task.kind}; phase 1 trains masked_lm tasks")
+    label = "mlm" if recipe.mlm_seed >= 0 else f"mlm, seed {seed}"
+    return graph.add(_training_step(bench, "mlm", label, recipe.mlm, base, mlm_seed))
+
+
+def _target(
+    recipe: Recipe, bench: Workbench, graph: Graph, target: Target, encoder: Source | Step, arm: str, seed: int
+) -> None:
+    """Training on the English rows, then one evaluation for each language."""
+    task = bench.task(target.task)
+    trained_on = bench.task(target.train_on or task.train_on or task.name)
+    if trained_on.kind != task.kind or trained_on.labels != task.labels:
+        raise RecipeError(
+            f"targets: {task.name} cannot be evaluated by a model trained on {trained_on.name}: "
+            f"{trained_on.kind} with labels {list(trained_on.labels)} against {task.kind} with {list(task.labels)}"
+        )
+    phase = Phase(
+        tasks=(Share(trained_on.name, rows=target.rows),), training=target.training, method=target.method
+    )
+    label = f"target {trained_on.name} ← {arm}, seed {seed}"
+    trained = graph.add(_training_step(bench, "target", label, phase, encoder, seed))
+    split = task.evaluate_on
+    for language in _languages(bench, task, split, target.languages or ()):
+        part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
+        spec = {
+            "task": _part_identity(bench, part, split),
+            "model": trained.key,
+            "precision": target.training.precision,
+            "numerics": NUMERICS_VERSION,
+        }
+        step = Step(
+            kind="evaluate",
+            key=content_key(spec),
+            label=f"evaluate {task.name} {language} ← {arm}, seed {seed}",
+            spec=spec,
+            parts=(part,),
+            split=split,
+            base=trained,
+            training=target.training,
+            make=evaluate_target,
+        )
+        graph.cells.append(Cell("target", arm, seed, task.name, language, split, graph.add(step)))
+
+
+def _retrieval(
+    recipe: Recipe, bench: Workbench, graph: Graph, name: str, encoder: Source | Step, arm: str, seed: int
+) -> None:
+    task = bench.task(name)
+    if task.kind != "bitext":
+        raise RecipeError(f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval needs aligned sentences")
+    settings = recipe.retrieval
+    split = task.evaluate_on
+    for language in _languages(bench, task, split, settings.languages):
+        part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
+        spec = {
+            "task": _part_identity(bench, part, split),
+            "model": encoder.key,
+            "layer": settings.layer,
+            "pooling": settings.pooling,
+            "special_tokens": settings.special_tokens,
+            "numerics": NUMERICS_VERSION,
+        }
+        step = Step(
+            kind="retrieve",
+            key=content_key(spec),
+            label=f"retrieve {task.name} {language} ← {arm}" + (f", seed {seed}" if encoder.per_seed else ""),
+            spec=spec,
+            parts=(part,),
+            split=split,
+            base=encoder,
+            retrieval=settings,
+            make=retrieve,
+        )
+        graph.cells.append(Cell("retrieval", arm, seed, task.name, language, split, graph.add(step)))
+
+
+def _training_step(
+    bench: Workbench, kind: str, label: str, phase: Phase, base: Source | Step, seed: int
+) -> Step:
+    """A step that trains an encoder, of any of the three phases."""
+    parts = _parts(bench, phase.tasks, kind)
+    if phase.method.carry == "continue" and phase.method.name == "lora" and isinstance(base, Step):
+        before = base.method
+        if before.name == "lora" and (before.rank, before.alpha) != (phase.method.rank, phase.method.alpha):
+            raise RecipeError(f"{label}: carry continue needs the same rank and alpha in both phases")
+    spec = {
+        "phase": kind,
+        "tasks": [
+            {
+                "train": _part_identity(bench, part, "train"),
+                "dev": _part_identity(bench, part, "dev") if bench.has_split(part, "dev") else None,
+                "weight": part.weight,
+            }
+            for part in parts
+        ],
+        "mixing": [phase.mixing, phase.cap, phase.temperature] if len(parts) > 1 else None,
+        "training": _settings(phase.training),
+        "method": _method(phase.method, base),
+        "base": base.key,
+        "seed": seed,
+        "numerics": NUMERICS_VERSION,
+    }
+    return Step(
+        kind=kind,
+        key=content_key(spec),
+        label=label,
+        spec=spec,
+        parts=parts,
+        base=base,
+        phase=phase,
+        training=phase.training,
+        method=phase.method,
+        seed=seed,
+        per_seed=True,
+        make=train_phase,
+    )
+
+
+def _settings(training: Training) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(training).items() if k not in _NOT_IN_KEY}
+
+
+def _method(method: Method, base: Source | Step) -> dict[str, Any]:
+    """The method's part of a key: for full fine-tuning its other fields mean nothing, so they do not count."""
+    carry = method.carry if isinstance(base, Step) and base.method.name == "lora" else None
+    if method.name == "full":
+        if carry == "continue":
+            raise RecipeError("method: carry continue needs lora in both phases; full fine-tuning merges the adapter")
+        return {"name": "full"}
+    return {**dataclasses.asdict(method), "carry": carry}
+
+
+def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskPart, ...]:
+    """One part for each task and training language."""
+    parts = []
+    for share in shares:
+        task = bench.task(share.task)
+        if task.kind == "bitext":
+            raise RecipeError(f"{phase}: {share.task!r} is an evaluation of retrieval; nothing trains on it")
+        all_languages = bool(kind_of(task.kind).shared_head)
+        default = task.languages if all_languages else (task.training_language,)
+        for language in share.languages or default:
+            _known_language(task, language)
+            parts.append(TaskPart(task, language, rows=share.rows, weight=share.weight))
+    return tuple(parts)
+
+
+def _languages(bench: Workbench, task: Task, split: SplitName, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The languages asked for, or all that the source has."""
+    for language in wanted:
+        _known_language(task, language)
+    return wanted or sources.available_languages(task, split, bench.where)
+
+
+def _known_language(task: Task, language: str) -> None:
+    if language not in task.languages:
+        raise RecipeError(
+            f"{task.name} has no language {language!r}; it has {', '.join(task.languages)}"
+        )
+
+
+def _part_identity(bench: Workbench, part: TaskPart, split: SplitName) -> Mapping[str, Any]:
+    """Everything about a part's rows that a step depends on."""
+    task = part.task
+    kind = kind_of(task.kind) if task.kind != "bitext" else None
+    return {
+        "task": task.name,
+        "language": part.language,
+        "split": split,
+        "rows": part.rows,
+        "data": sources.fingerprint(task, split, part.language, bench.where),
+        "kind": [task.kind, kind.version if kind else 1],
+        "labels": list(task.labels),
+        "lengths": [task.max_length, task.stride],
+        "no_answer": task.no_answer,
+        "score": task.score,
+        "head": task.head,
+    }
+
+
+def trained_steps(graph: Graph) -> Iterator[Step]:
+    """The steps that train an encoder."""
+    return (step for step in graph.steps if step.make is train_phase)

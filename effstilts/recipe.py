@@ -1,0 +1,467 @@
+"""What a run is: frozen dataclasses, read from YAML and from `--set key=value`.
+
+Unknown keys are refused with the nearest known name; every value is checked against its field's type. The fields'
+docstrings give units. `training` and `method` at the top are the defaults; the same keys inside a phase or a target
+override them there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from effstilts.errors import RecipeError, did_you_mean
+
+MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_NODES = 100_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where phase 1 begins.
+
+    name: a folder in Hugging Face format, a hub id, `package:NAME` (a Python package that carries its model), or
+        `new` for random weights of the architecture in `config`.
+    revision: the hub commit; needed for a hub id, so that a run can be repeated.
+    config: for `new`: `model_type` and the fields of that architecture's transformers config.
+    tokenizer: for `new`: a folder or hub id; empty: a Unigram tokenizer is trained on the MLM text.
+    vocab_size: pieces of a tokenizer that is trained.
+    """
+
+    name: str
+    revision: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str = ""
+    vocab_size: int = 4000
+
+
+@dataclass(frozen=True)
+class Method:
+    """How weights are trained.
+
+    name: `full` fine-tuning or `lora`.
+    rank, alpha, dropout: LoRA's (Hu et al. 2021): the update is alpha / rank * B A.
+    targets: names of the linear layers that get an adapter; empty: every linear layer of the encoder's blocks.
+    carry: what this phase does with the adapter of the phase before: `merge` it into the encoder and start a fresh
+        one, or `continue` to train it.
+    """
+
+    name: Literal["full", "lora"] = "full"
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    carry: Literal["merge", "continue"] = "merge"
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop's settings. Defaults follow the paper's recipe (AdamW, 10 % warm-up, linear decay, clipping at 1).
+
+    epochs: passes over the (mixture's) training rows; `steps`, where not 0, wins.
+    batch_size: examples of one optimizer step, over all micro-batches and processes.
+    micro_tokens: tokens of one micro-batch, padding included. Bounds memory; the gradient does not depend on it.
+    learning_rate, head_learning_rate: peak; 0 for the head means the same as the encoder's.
+    warmup: share of the steps; weight_decay: not on biases and LayerNorm; clip_norm: of the whole gradient.
+    evaluate_every: steps between evaluations on dev, 0: at the end alone; evaluate_examples: first rows of dev used.
+    patience: evaluations without a better score before training stops, 0: never.
+    checkpoint_every: steps between checkpoints.
+    precision: `fp32`, or `bf16` (autocast, weights and optimizer stay fp32).
+    dropout: of the encoder and heads; -1 keeps the checkpoint's own.
+    mask_share: masked-LM alone: share of the tokens that are predicted (Devlin et al. 2019).
+    """
+
+    epochs: float = 3.0
+    steps: int = 0
+    batch_size: int = 32
+    micro_tokens: int = 8192
+    learning_rate: float = 2e-5
+    head_learning_rate: float = 0.0
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    evaluate_every: int = 1000
+    evaluate_examples: int = 500
+    patience: int = 30
+    checkpoint_every: int = 500
+    precision: Literal["fp32", "bf16"] = "fp32"
+    dropout: float = -1.0
+    mask_share: float = 0.15
+
+
+@dataclass(frozen=True)
+class Share:
+    """One task of a mixture. weight: its fixed share, for `mixing: fixed`; rows: training rows used, 0: all."""
+
+    task: str
+    weight: float = 1.0
+    rows: int = 0
+    languages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Phase 1 (tasks of kind masked_lm) or an arm of phase 2. No tasks: the phase is empty.
+
+    mixing: how steps are shared among tasks (Raffel et al. 2020, section 3.5.2): `proportional` to the rows, with
+        `cap` rows at most counted per task; to the power 1 / `temperature`; `fixed`: by the shares' weights.
+    """
+
+    tasks: tuple[Share, ...] = ()
+    mixing: Literal["proportional", "fixed"] = "proportional"
+    cap: int = 1 << 17
+    temperature: float = 1.0
+    training: Training = field(default_factory=Training)
+    method: Method = field(default_factory=Method)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target task: trained on its English (training-language) rows, evaluated in every language.
+
+    train_on: train on this task instead (XQuAD has no training set of its own); empty: the task's own declaration.
+    languages: evaluated ones, empty: all that the data source has. rows: training rows used, 0: all.
+    """
+
+    task: str
+    train_on: str = ""
+    languages: tuple[str, ...] = ()
+    rows: int = 0
+    training: Training = field(default_factory=Training)
+    method: Method = field(default_factory=Method)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Sentence retrieval on the encoder of phase 2, as it is.
+
+    layer: index into hidden_states, where 0 is the embedding output; -1: the protocol's choice for the depth
+        (12 layers: 8, 24 layers: 14, else two thirds of the depth).
+    pooling: `mean` over the tokens, or `cls`; special_tokens: whether the mean counts <s> and </s>, as XTREME's does.
+    """
+
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    layer: int = -1
+    pooling: Literal["mean", "cls"] = "mean"
+    special_tokens: bool = True
+    batch_tokens: int = 16384
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where rows come from. `evaluation_rows`: first rows of each evaluation split used, 0: all."""
+
+    source: Literal["auto", "files", "hub", "synthetic"] = "auto"
+    evaluation_rows: int = 0
+
+
+@dataclass(frozen=True)
+class SyntheticWorld:
+    """The artificial languages. cognates: overrides each language's share, -1: their own; word_order: see docs."""
+
+    seed: int = 0
+    cognates: float = -1.0
+    word_order: Literal["own", "english"] = "own"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run.
+
+    seeds: one run of the graph each; `mlm_seed`: fixed seed of phase 1, so that all seeds share one encoder, as a
+        public checkpoint is shared; -1: phase 1 is trained anew with each seed.
+    intermediate: arm name -> phase 2. An empty arm is the baseline "no intermediate task".
+    tasks: tasks that the recipe declares itself (name -> declaration).
+    """
+
+    name: str
+    model: Model
+    description: str = ""
+    seeds: tuple[int, ...] = (1,)
+    mlm_seed: int = -1
+    mlm: Phase = field(default_factory=Phase)
+    intermediate: Mapping[str, Phase] = field(default_factory=lambda: {"baseline": Phase()})
+    targets: tuple[Target, ...] = ()
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    training: Training = field(default_factory=Training)
+    method: Method = field(default_factory=Method)
+    data: Data = field(default_factory=Data)
+    synthetic: SyntheticWorld = field(default_factory=SyntheticWorld)
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> path of the recipes that come with the package."""
+    folder = Path(__file__).parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a shipped recipe by name or a YAML file by path, applies `key=value` overrides, checks everything."""
+    shipped = shipped_recipes()
+    path = shipped.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        hint = did_you_mean(name_or_path, shipped)
+        raise RecipeError(f"no recipe {name_or_path!r}{hint}: not a file, and the shipped ones are {', '.join(shipped)}")
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise RecipeError(f"{path}: a recipe has at most {MAX_RECIPE_BYTES} bytes")
+    tree = parse_yaml(path.read_text(encoding="utf-8", errors="strict"), str(path))
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(tree).__name__}")
+    tree.setdefault("name", path.stem)
+    for override in overrides:
+        apply_override(tree, override)
+    return recipe_from_tree(tree, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML without tags, with repeated keys refused and a bound on the expanded size (alias bombs)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if not isinstance(key, str):
+                raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} is not text; quote it")
+            if keys.count(key) > 1:
+                raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} stands twice")
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        tree = yaml.load(text, Loader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from error
+    budget = MAX_RECIPE_NODES
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        budget -= 1
+        if budget < 0:
+            raise RecipeError(f"{where}: expands to more than {MAX_RECIPE_NODES} values")
+        if isinstance(node, dict):
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return tree
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Sets `a.b.c=VALUE` in the tree; VALUE is YAML. List items are named by their index."""
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise RecipeError(f"--set {override}: write key=value, for example --set training.steps=100")
+    value = parse_yaml(text, f"--set {key}")
+    node: Any = tree
+    parts = key.split(".")
+    for part in parts[:-1]:
+        if isinstance(node, list):
+            node = node[_index(node, part, key)]
+        elif node.get(part) is None:
+            node[part] = {}
+            node = node[part]
+        else:
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise RecipeError(f"--set {key}: {part!r} is a plain value, it has no keys")
+    if isinstance(node, list):
+        node[_index(node, parts[-1], key)] = value
+    else:
+        node[parts[-1]] = value
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise RecipeError(f"--set {key}: {part!r} is not an index into a list of {len(items)}")
+    return int(part)
+
+
+def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
+    """Builds and checks a Recipe from plain YAML data."""
+    tree = dict(tree)
+    tree["intermediate"] = _arms(tree.get("intermediate"), where)
+    defaults = {"training": tree.get("training") or {}, "method": tree.get("method") or {}}
+
+    def inherit(node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        node = dict(node)
+        for part, own in defaults.items():
+            if isinstance(own, Mapping) and isinstance(node.get(part) or {}, Mapping):
+                node[part] = {**own, **(node.get(part) or {})}
+        return node
+
+    tree["mlm"] = inherit(tree.get("mlm") or {})
+    if isinstance(tree["intermediate"], Mapping):
+        tree["intermediate"] = {name: inherit(arm or {}) for name, arm in tree["intermediate"].items()}
+    if isinstance(tree.get("targets"), list):
+        tree["targets"] = [inherit({"task": t} if isinstance(t, str) else t) for t in tree["targets"]]
+    recipe: Recipe = _decode(Recipe, tree, where, "")
+    _check(recipe, where)
+    return recipe
+
+
+def _arms(value: Any, where: str) -> Any:
+    """`null` is the baseline; a list of tasks is one arm; a mapping names its arms."""
+    if value is None or value == {} or value == []:
+        return {"baseline": {}}
+    if isinstance(value, list):
+        names = [v if isinstance(v, str) else str((v or {}).get("task", "?")) for v in value]
+        return {"+".join(name.rpartition("/")[2] for name in names): {"tasks": value}}
+    return value
+
+
+def _decode(kind: Any, value: Any, where: str, path: str) -> Any:
+    """`value` as `kind`, or a RecipeError that names the key and what was expected."""
+    at = f"{where}: {path}" if path else where
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(value, str) and kind in (Share, Target, Model):
+            value = {"name" if kind is Model else "task": value}
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{at}: expected a mapping with keys {', '.join(_names(kind))}, got {value!r}")
+        hints = get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                hint = did_you_mean(str(key), hints)
+                raise RecipeError(f"{at}: unknown key {key!r}{hint}; known keys: {', '.join(_names(kind))}")
+        for needed in dataclasses.fields(kind):
+            if (
+                needed.default is dataclasses.MISSING
+                and needed.default_factory is dataclasses.MISSING
+                and value.get(needed.name) is None
+            ):
+                raise RecipeError(f"{at}: the key {needed.name!r} is missing")
+        parts = {
+            key: _decode(hints[key], item, where, f"{path}.{key}" if path else str(key))
+            for key, item in value.items()
+            if item is not None
+        }
+        return kind(**parts)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _decode(next(a for a in arguments if a is not type(None)), value, where, path)
+    if origin is Literal:
+        if value not in arguments:
+            hint = did_you_mean(str(value), map(str, arguments))
+            raise RecipeError(f"{at}: {value!r} is not one of {', '.join(map(str, arguments))}{hint}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            value = [value]
+        return tuple(_decode(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{at}: expected a mapping, got {value!r}")
+        return {key: _decode(arguments[1], item, where, f"{path}.{key}") for key, item in value.items()}
+    return _scalar(kind, value, at)
+
+
+def _scalar(kind: Any, value: Any, at: str) -> Any:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float and not isinstance(value, bool):
+        # YAML 1.1 reads 1e-5 (no dot) as text.
+        try:
+            number = float(value) if isinstance(value, int | float | str) else math.nan
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    if kind is str:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bool):
+            raise RecipeError(f"{at}: YAML reads {'yes/on' if value else 'no/off'} as {value}; put it in quotes")
+        if isinstance(value, int):
+            return str(value)
+    raise RecipeError(f"{at}: expected {kind.__name__}, got {value!r}")
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    def refuse(text: str) -> None:
+        raise RecipeError(f"{where}: {text}")
+
+    if not recipe.name or any(c in recipe.name for c in "/\\\0") or recipe.name.startswith("."):
+        refuse(f"the name {recipe.name!r} cannot be a file name")
+    if not recipe.seeds or len(set(recipe.seeds)) != len(recipe.seeds) or min(recipe.seeds) < 0:
+        refuse(f"seeds: needs distinct numbers from 0 up, got {list(recipe.seeds)}")
+    if recipe.model.name == "new" and not recipe.mlm.tasks:
+        refuse("model new has random weights: give phase 1 (mlm) its tasks, or name a checkpoint")
+    if recipe.model.name == "new" and "model_type" not in recipe.model.config:
+        refuse("model.config: 'model_type' is missing (for example xlm-roberta)")
+    places = {"mlm": recipe.mlm, **{f"intermediate.{n}": arm for n, arm in recipe.intermediate.items()}}
+    for name, phase in places.items():
+        check_training(phase.training, f"{where}: {name}.training")
+        check_method(phase.method, f"{where}: {name}.method")
+        if phase.temperature <= 0 or phase.cap < 1:
+            refuse(f"{name}: temperature and cap must be above 0")
+        tasks = [share.task for share in phase.tasks]
+        if len(set(tasks)) != len(tasks):
+            refuse(f"{name}.tasks: a task stands twice in {tasks}")
+        if any(share.weight <= 0 or share.rows < 0 for share in phase.tasks):
+            refuse(f"{name}.tasks: weights are above 0, rows 0 or more")
+    if recipe.mlm.method.name != "full" and recipe.mlm.tasks and recipe.model.name == "new":
+        refuse("mlm.method: random weights need full training")
+    seen = set()
+    for i, target in enumerate(recipe.targets):
+        check_training(target.training, f"{where}: targets[{i}].training")
+        check_method(target.method, f"{where}: targets[{i}].method")
+        if target.task in seen:
+            refuse(f"targets: {target.task!r} stands twice")
+        seen.add(target.task)
+    if recipe.synthetic.cognates > 1:
+        refuse("synthetic.cognates: a share is at most 1")
+
+
+def check_training(training: Training, at: str) -> None:
+    """RecipeError for values no training can have."""
+    t = training
+    rules = {
+        "batch_size must be 1 or more": t.batch_size >= 1,
+        "micro_tokens must be 1 or more": t.micro_tokens >= 1,
+        "steps must be 0 or more": t.steps >= 0,
+        "epochs must be above 0": t.epochs > 0,
+        "learning_rate must be above 0": t.learning_rate > 0,
+        "head_learning_rate must be 0 or more": t.head_learning_rate >= 0,
+        "warmup is a share of the steps, from 0 to 1": 0 <= t.warmup <= 1,
+        "weight_decay must be 0 or more": t.weight_decay >= 0,
+        "beta2 must be in [0, 1)": 0 <= t.beta2 < 1,
+        "epsilon must be above 0": t.epsilon > 0,
+        "clip_norm must be above 0": t.clip_norm > 0,
+        "evaluate_every, patience must be 0 or more": min(t.evaluate_every, t.patience) >= 0,
+        "evaluate_examples, checkpoint_every must be 1 or more": min(t.evaluate_examples, t.checkpoint_every) >= 1,
+        "dropout must be in [0, 1), or -1": t.dropout == -1 or 0 <= t.dropout < 1,
+        "mask_share must be in (0, 1)": 0 < t.mask_share < 1,
+    }
+    for text, holds in rules.items():
+        if not holds:
+            raise RecipeError(f"{at}: {text}")
+
+
+def check_method(method: Method, at: str) -> None:
+    if method.name == "lora" and (method.rank < 1 or method.alpha <= 0 or not 0 <= method.dropout < 1):
+        raise RecipeError(f"{at}: lora needs rank >= 1, alpha > 0 and dropout in [0, 1)")

@@ -1,0 +1,259 @@
+"""Content-addressed artefacts: written aside, manifest last, verified on reading, locked.
+
+    STORE/
+      artefacts/<kind>-<key>/   files, and manifest.json with the SHA-256 of each of them
+      work/<kind>-<key>/        what a step under way keeps: checkpoints, its event log
+      locks/<kind>-<key>.lock   held (flock) by the process that makes the artefact
+      runs/<name>.json          what `effstilts show` reads
+
+`key` is the hash of everything the artefact depends on. A directory below artefacts/ that has a manifest is
+complete: it was written below tmp/, its manifest last, synced, and renamed into place in one act. The kernel drops
+a lock when its holder dies, however it dies, so no lock is ever stale.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effstilts.errors import StoreError
+
+MANIFEST = "manifest.json"
+KEY_LENGTH = 24
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value: sorted keys, no spaces, UTF-8; tuples are lists. Refuses NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_key(value: Any) -> str:
+    """The key of whatever `value` (plain JSON data) describes."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces a file whole: a reader sees the old text or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        try:
+            aside.write_text(text, encoding="utf-8")
+            sync_file(aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full or failing disk into one StoreError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        what = {
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EIO: "the disk reports an input/output error",
+            errno.EROFS: "the file system is read-only",
+            errno.EACCES: "permission denied",
+        }.get(error.errno or 0)
+        if what is None:
+            raise
+        advice = "free some space and run the same command again; finished steps and checkpoints are kept"
+        raise StoreError(f"cannot write {path}: {what}; {advice}") from error
+    except Exception as error:
+        # safetensors and Arrow report a full disk through exceptions of their own.
+        if "No space left on device" in str(error):
+            raise StoreError(f"cannot write {path}: the disk is full; free some space and run again") from error
+        raise
+
+
+def write_folder(final: Path, aside_root: Path, fill: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the folder `final` whole or not at all.
+
+    `fill(folder)` writes the files; then the manifest with their hashes and `facts`; then everything is synced and
+    renamed to `final`. The manifest's existence means that every file before it is on the disk.
+    """
+    aside_root.mkdir(parents=True, exist_ok=True)
+    aside = aside_root / f"{final.name}.{os.getpid()}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    with disk_errors(final):
+        try:
+            aside.mkdir(parents=True)
+            fill(aside)
+            files: dict[str, dict[str, Any]] = {}
+            for path in sorted(p for p in aside.rglob("*") if p.is_file()):
+                files[path.relative_to(aside).as_posix()] = {
+                    "sha256": file_hash(path),
+                    "bytes": path.stat().st_size,
+                }
+                sync_file(path)
+            manifest = {"facts": dict(facts), "files": files}
+            body = canonical_json(manifest)
+            document = {"sha256": hashlib.sha256(body.encode()).hexdigest(), **manifest}
+            (aside / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+            sync_file(aside / MANIFEST)
+            for folder in {p.parent for p in aside.rglob("*")} | {aside}:
+                sync_folder(folder)
+            if final.exists():
+                shutil.rmtree(final)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            aside.replace(final)
+            sync_folder(final.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that `write_folder` made; StoreError if it is absent or damaged."""
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        body = canonical_json({"facts": document["facts"], "files": document["files"]})
+        if hashlib.sha256(body.encode()).hexdigest() != document["sha256"]:
+            raise ValueError("its hash does not match")
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder} has no manifest: it was never completed") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}); delete {folder}") from error
+    return {"facts": document["facts"], "files": document["files"]}
+
+
+def verify_folder(folder: Path) -> dict[str, Any]:
+    """Reads the manifest and checks every file against it; StoreError names the file that differs."""
+    manifest = read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise StoreError(f"{path} is missing; delete {folder} and run again")
+        if path.stat().st_size != entry["bytes"] or file_hash(path) != entry["sha256"]:
+            raise StoreError(f"{path} is damaged: its hash differs from the manifest; delete {folder} and run again")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A complete, verified artefact: its folder and the facts of its manifest."""
+
+    folder: Path
+    facts: dict[str, Any]
+    bytes: int
+
+
+class Store:
+    """The store below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._verified: dict[Path, Artefact] = {}
+
+    def artefact_folder(self, kind: str, key: str) -> Path:
+        return self.root / "artefacts" / f"{kind}-{key}"
+
+    def work_folder(self, kind: str, key: str) -> Path:
+        return self.root / "work" / f"{kind}-{key}"
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artefact is complete. Cheap: looks for the manifest, which is written last."""
+        return (self.artefact_folder(kind, key) / MANIFEST).is_file()
+
+    def facts(self, kind: str, key: str) -> dict[str, Any]:
+        """The facts alone, without reading the artefact's files."""
+        facts: dict[str, Any] = read_manifest(self.artefact_folder(kind, key))["facts"]
+        return facts
+
+    def size(self, kind: str, key: str) -> int:
+        """Bytes of the artefact's files, by its manifest."""
+        files = read_manifest(self.artefact_folder(kind, key))["files"]
+        return sum(int(entry["bytes"]) for entry in files.values())
+
+    def open(self, kind: str, key: str) -> Artefact:
+        """The artefact, every file checked against its hash (once in a process)."""
+        folder = self.artefact_folder(kind, key)
+        if folder not in self._verified:
+            manifest = verify_folder(folder)
+            size = sum(entry["bytes"] for entry in manifest["files"].values())
+            self._verified[folder] = Artefact(folder, manifest["facts"], size)
+        return self._verified[folder]
+
+    def put(self, kind: str, key: str, fill: Any, facts: Mapping[str, Any]) -> Artefact:
+        """Writes the artefact through `fill(folder)`, then drops the step's work folder."""
+        folder = self.artefact_folder(kind, key)
+        self._verified.pop(folder, None)
+        write_folder(folder, self.root / "tmp", fill, facts)
+        shutil.rmtree(self.work_folder(kind, key), ignore_errors=True)
+        return self.open(kind, key)
+
+    @contextmanager
+    def lock(self, kind: str, key: str) -> Iterator[None]:
+        """Holds the step for this process; StoreError names the holder if another process has it."""
+        import fcntl
+
+        path = self.root / "locks" / f"{kind}-{key}.lock"
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(handle, 64, 0).decode(errors="replace").strip() or "unknown"
+                raise StoreError(
+                    f"another process (pid {holder}) is making {kind}-{key} in {self.root}; "
+                    "wait for it to end, or give this run another --store"
+                ) from error
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    def write_run(self, name: str, record: Mapping[str, Any]) -> Path:
+        path = self.root / "runs" / f"{name}.json"
+        write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False))
+        return path
+
+    def read_run(self, name: str) -> dict[str, Any]:
+        path = self.root / "runs" / f"{name}.json"
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise StoreError(f"no run named {name!r} in {self.root}; there are: {self.run_names()}") from error
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged: {error}; run the recipe again to write it anew") from error
+        return record
+
+    def run_names(self) -> list[str]:
+        return sorted(path.stem for path in (self.root / "runs").glob("*.json"))

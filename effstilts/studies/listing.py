@@ -1,0 +1,27 @@
+"""`effstilts tasks`."""
+
+from __future__ import annotations
+
+from effstilts.errors import RecipeError, did_you_mean
+from effstilts.tasks.registry import known_tasks
+from effstilts.tasks.task import ROLES, Task
+
+
+def list_tasks(kind: str = "") -> str:
+    """A line for each task: name, kind, sources, languages, what it is."""
+    if kind and kind not in ROLES:
+        raise RecipeError(f"no kind {kind!r}{did_you_mean(kind, ROLES)}; there are {', '.join(ROLES)}")
+    tasks = [task for task in known_tasks().values() if not kind or task.kind == kind]
+    rows = [("task", "kind", "sources", "languages", "")]
+    rows += [(t.name, t.kind, _sources(t), _languages(t), t.description) for t in tasks]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]).rstrip() for row in rows)
+
+
+def _sources(task: Task) -> str:
+    named = {"files": task.files, "hub": task.hub, "synthetic": task.synthetic}
+    return ", ".join(name for name, source in named.items() if source is not None)
+
+
+def _languages(task: Task) -> str:
+    return " ".join(task.languages) if len(task.languages) <= 5 else f"{len(task.languages)}: {task.languages[0]}, …"

@@ -1,0 +1,156 @@
+"""The results of a run as a table: arms against each other, a column for each language."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from effstilts.procedure import Graph
+from effstilts.store import Store
+
+Record = Mapping[str, Any]
+
+
+def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[str, Any]:
+    """What `effstilts show` and further studies read: every cell with its step and, once made, its numbers."""
+    cells = []
+    for cell in graph.cells:
+        entry: dict[str, Any] = {
+            "section": cell.section,
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "task": cell.task,
+            "language": cell.language,
+            "split": cell.split,
+            "step": cell.step.name,
+            # The set that a language's weights were chosen on is no test for it.
+            "selected_on": cell.split == "dev" and cell.language == cell.step.parts[0].task.training_language,
+        }
+        if store.has(cell.step.kind, cell.step.key):
+            facts = store.facts(cell.step.kind, cell.step.key)
+            for key in ("score", "metric", "metrics", "examples", "collapsed"):
+                entry[key] = facts[key]
+        cells.append(entry)
+    steps = [{"name": step.name, "label": step.label, "kind": step.kind} for step in graph.steps]
+    return {"name": name, "recipe": dict(recipe), "steps": steps, "cells": cells}
+
+
+def table(record: Record, width: int = 0) -> str:
+    """The results so far. A cell is the median over seeds; `±` is half the range from lowest to highest."""
+    width = width or shutil.get_terminal_size((120, 40)).columns
+    cells = record["cells"]
+    if not cells:
+        return "this recipe has no targets and no retrieval: nothing to show"
+    arms = _unique(cell["arm"] for cell in cells)
+    lines: list[str] = []
+    for section, task in _unique((cell["section"], cell["task"]) for cell in cells):
+        own = [cell for cell in cells if (cell["section"], cell["task"]) == (section, task)]
+        lines += _block(own, arms, width) + [""]
+    lines += _notes(cells)
+    return "\n".join(lines)
+
+
+def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str]:
+    first = cells[0]
+    done = [cell for cell in cells if "score" in cell]
+    metric = done[0]["metric"] if done else "not run yet"
+    languages = _unique(cell["language"] for cell in cells)
+    selected = {cell["language"] for cell in cells if cell["selected_on"]}
+    training = "en"
+    foreign = [language for language in languages if language != training]
+    heads = [language + ("*" if language in selected else "") for language in languages]
+    summary = "zero-shot" if first["section"] == "target" else "mean"
+    shown = [*heads, summary] if len(foreign) > 1 else heads
+    rows: list[tuple[str, list[str]]] = []
+    by_arm: dict[str, dict[str, list[float]]] = {}
+    for arm in arms:
+        values = {language: _scores(done, arm, language) for language in languages}
+        by_arm[arm] = values
+        texts = [_cell(values[language]) for language in languages]
+        if len(foreign) > 1:
+            texts.append(_cell(_means(done, arm, foreign)))
+        rows.append((arm, texts))
+    for arm in arms[1:]:
+        texts = [_difference(done, arms[0], arm, [language]) for language in languages]
+        if len(foreign) > 1:
+            texts.append(_difference(done, arms[0], arm, foreign))
+        rows.append((f"  {arm} - {arms[0]}", texts))
+    label_width = max(len(label) for label, _ in rows) + 2
+    widths = [
+        max([len(head), *(len(texts[i]) for _, texts in rows)]) + 2 for i, head in enumerate(shown)
+    ]
+    lines = [f"{first['task']}: {metric}, {first['split']} set"]
+    start = 0
+    while start < len(shown):
+        end, used = start, label_width
+        while end < len(shown) and (end == start or used + widths[end] <= width):
+            used += widths[end]
+            end += 1
+        lines.append(" " * label_width + "".join(shown[i].rjust(widths[i]) for i in range(start, end)))
+        for label, texts in rows:
+            lines.append(label.ljust(label_width) + "".join(texts[i].rjust(widths[i]) for i in range(start, end)))
+        start = end
+    return lines
+
+
+def _notes(cells: Sequence[Record]) -> list[str]:
+    notes = []
+    seeds = _unique(cell["seed"] for cell in cells)
+    if len(seeds) > 1:
+        notes.append(f"median over seeds {', '.join(map(str, seeds))}; ± half the range; differences seed by seed")
+    if any(cell["selected_on"] for cell in cells):
+        notes.append("* the dev set that the weights were chosen on: optimistic")
+    waiting = sum("score" not in cell for cell in cells)
+    if waiting:
+        notes.append(f"{waiting} of {len(cells)} numbers are not there yet (-)")
+    for cell in cells:
+        if cell.get("collapsed"):
+            notes.append(f"! {cell['task']} {cell['language']}, {cell['arm']}, seed {cell['seed']}: {cell['collapsed']}")
+    return notes
+
+
+def _scores(cells: Sequence[Record], arm: str, language: str) -> list[float]:
+    return [cell["score"] for cell in cells if (cell["arm"], cell["language"]) == (arm, language)]
+
+
+def _means(cells: Sequence[Record], arm: str, languages: Sequence[str]) -> list[float]:
+    """For each seed the mean over languages, where all of them are there."""
+    means = []
+    for seed in _unique(cell["seed"] for cell in cells):
+        own = [
+            cell["score"]
+            for cell in cells
+            if cell["arm"] == arm and cell["seed"] == seed and cell["language"] in languages
+        ]
+        if len(own) == len(languages):
+            means.append(statistics.fmean(own))
+    return means
+
+
+def differences(cells: Sequence[Record], base: str, arm: str, languages: Sequence[str]) -> list[float]:
+    """arm - base for each seed that both have, of the mean over languages."""
+    found = []
+    for seed in _unique(cell["seed"] for cell in cells):
+        of_seed = [cell for cell in cells if cell["seed"] == seed]
+        pair = [_means(of_seed, name, languages) for name in (base, arm)]
+        if pair[0] and pair[1]:
+            found.append(pair[1][0] - pair[0][0])
+    return found
+
+
+def _difference(cells: Sequence[Record], base: str, arm: str, languages: Sequence[str]) -> str:
+    return _cell(differences(cells, base, arm, languages), signed=True)
+
+
+def _cell(values: Sequence[float], signed: bool = False) -> str:
+    if not values:
+        return "-"
+    middle = statistics.median(values)
+    text = f"{middle:+.1f}" if signed else f"{middle:.1f}"
+    return text if len(values) == 1 else f"{text} ±{(max(values) - min(values)) / 2:.1f}"
+
+
+def _unique(items: Any) -> list[Any]:
+    return list(dict.fromkeys(items))

@@ -1,0 +1,137 @@
+"""The intermediate tasks of Phang et al. 2020, all English, by their hub sets and their official files.
+
+Paths are relative to the data folder; hub revisions are pinned where one is known to us, else by the recipe.
+"""
+
+from __future__ import annotations
+
+from effstilts.tasks.task import Files, Hub, Task
+
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+NLI_NUMBERS = {"0": "entailment", "1": "neutral", "2": "contradiction", "contradictory": "contradiction"}
+NLI_COLUMNS = {"text": "premise", "text_pair": "hypothesis", "label": "label"}
+SPAN_COLUMNS = {"id": "id", "question": "question", "context": "context", "answers": "answers"}
+SQUAD_SPLITS = {"train": "train", "dev": "validation"}
+
+INTERMEDIATE: tuple[Task, ...] = (
+    Task(
+        name="mnli",
+        kind="classification",
+        columns=NLI_COLUMNS,
+        labels=NLI_LABELS,
+        label_values=NLI_NUMBERS,
+        drop_labels=("-1", "-"),
+        hub=Hub("nyu-mll/glue", {"train": "train", "dev": "validation_matched"}, config="mnli"),
+        files=Files({"train": "mnli/train.jsonl", "dev": "mnli/dev_matched.jsonl"}, "jsonl"),
+        head="nli",
+        evaluate_on="dev",
+        score="accuracy",
+        description="natural language inference over ten genres (Williams et al. 2018)",
+    ),
+    Task(
+        name="snli",
+        kind="classification",
+        columns=NLI_COLUMNS,
+        labels=NLI_LABELS,
+        label_values=NLI_NUMBERS,
+        drop_labels=("-1", "-"),
+        hub=Hub("stanfordnlp/snli", {"train": "train", "dev": "validation", "test": "test"}),
+        head="nli",
+        score="accuracy",
+        description="natural language inference over captions (Bowman et al. 2015); a part of ANLI+",
+    ),
+    Task(
+        name="anli",
+        kind="classification",
+        columns=NLI_COLUMNS,
+        labels=NLI_LABELS,
+        label_values=NLI_NUMBERS,
+        hub=Hub(
+            "facebook/anli",
+            {"train": "train_r1+train_r2+train_r3", "dev": "dev_r1+dev_r2+dev_r3"},
+        ),
+        head="nli",
+        evaluate_on="dev",
+        score="accuracy",
+        description="adversarial natural language inference, rounds 1 to 3 (Nie et al. 2020); a part of ANLI+",
+    ),
+    Task(
+        name="qqp",
+        kind="classification",
+        columns={"text": "question1", "text_pair": "question2", "label": "label"},
+        labels=("not_duplicate", "duplicate"),
+        label_values={"0": "not_duplicate", "1": "duplicate"},
+        hub=Hub("nyu-mll/glue", {"train": "train", "dev": "validation"}, config="qqp"),
+        evaluate_on="dev",
+        score="accuracy",
+        description="duplicate questions",
+    ),
+    Task(
+        name="squad",
+        kind="span",
+        columns=SPAN_COLUMNS,
+        hub=Hub("rajpurkar/squad", SQUAD_SPLITS),
+        files=Files({"train": "squad/train-v1.1.json", "dev": "squad/dev-v1.1.json"}, "squad_json"),
+        evaluate_on="dev",
+        max_length=384,
+        score="f1",
+        description="SQuAD v1.1 (Rajpurkar et al. 2016)",
+    ),
+    Task(
+        name="squad-v2",
+        kind="span",
+        columns=SPAN_COLUMNS,
+        hub=Hub("rajpurkar/squad_v2", SQUAD_SPLITS),
+        files=Files({"train": "squad/train-v2.0.json", "dev": "squad/dev-v2.0.json"}, "squad_json"),
+        no_answer=True,
+        evaluate_on="dev",
+        max_length=384,
+        score="f1",
+        description="SQuAD v2.0, with questions that have no answer (Rajpurkar et al. 2018)",
+    ),
+    Task(
+        name="hellaswag",
+        kind="choice",
+        columns={"prompt": "ctx", "choices": "endings", "label": "label"},
+        hub=Hub("Rowan/hellaswag", {"train": "train", "dev": "validation"}),
+        files=Files(
+            {"train": "hellaswag/hellaswag_train.jsonl", "dev": "hellaswag/hellaswag_val.jsonl"}, "jsonl"
+        ),
+        evaluate_on="dev",
+        max_length=256,
+        score="accuracy",
+        description="the likeliest ending (Zellers et al. 2019)",
+    ),
+    Task(
+        name="cosmosqa",
+        kind="choice",
+        columns={
+            "prompt": "{context} {question}",
+            "choices": ("answer0", "answer1", "answer2", "answer3"),
+            "label": "label",
+        },
+        hub=Hub("Samsoup/cosmos_qa", {"train": "train", "dev": "validation"}),
+        files=Files({"train": "cosmosqa/train.csv", "dev": "cosmosqa/valid.csv"}, "csv"),
+        evaluate_on="dev",
+        max_length=256,
+        score="accuracy",
+        description="reading comprehension with commonsense (Huang et al. 2019); prompt as in jiant",
+    ),
+    Task(
+        name="commonsenseqa",
+        kind="choice",
+        columns={"prompt": "question", "choices": "choices", "label": "answerKey"},
+        hub=Hub("tau/commonsense_qa", {"train": "train", "dev": "validation"}),
+        files=Files(
+            {
+                "train": "commonsenseqa/train_rand_split.jsonl",
+                "dev": "commonsenseqa/dev_rand_split.jsonl",
+            },
+            "commonsenseqa_jsonl",
+        ),
+        evaluate_on="dev",
+        max_length=96,
+        score="accuracy",
+        description="commonsense questions with five choices (Talmor et al. 2019)",
+    ),
+)

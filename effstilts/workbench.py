@@ -1,0 +1,315 @@
+"""What the steps work with: tasks, rows encoded once, encoders and heads opened from what earlier steps left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from effstilts.data import sources
+from effstilts.data.cache import FILE, Rows, read_rows, write_rows
+from effstilts.engine.plain import Model, default_device
+from effstilts.errors import DataError, ModelError
+from effstilts.kinds import kind_of
+from effstilts.log import Log
+from effstilts.model import adapters, encoder
+from effstilts.model.encoder import Encoder
+from effstilts.recipe import Method, Phase, Retrieval, Training
+from effstilts.recipe import Model as ModelSpec
+from effstilts.store import Store, content_key
+from effstilts.tasks import registry
+from effstilts.tasks.task import SplitName, Task
+
+HEADS_FILE = "heads.safetensors"
+ENCODER_FOLDER = "encoder"
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """One language of a task in a step. rows: first rows used, 0: all; weight: for fixed mixing."""
+
+    task: Task
+    language: str
+    rows: int = 0
+    weight: float = 1.0
+
+    @property
+    def head(self) -> str:
+        return self.task.head or kind_of(self.task.kind).shared_head or self.task.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name} ({self.language})"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where phase 1 begins: a checkpoint, or random weights with the tokenizer of a step."""
+
+    model: ModelSpec
+    identity: Mapping[str, Any]
+    tokenizer: Step | None = None
+    seed: int = 0
+    per_seed: bool = False
+
+    @property
+    def key(self) -> str:
+        return content_key(dict(self.identity))
+
+    @property
+    def method(self) -> Method:
+        return Method()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One node of the graph: what it depends on, and the function that makes its artefact."""
+
+    kind: str
+    key: str
+    label: str
+    spec: Mapping[str, Any]
+    make: Callable[[Workbench, Step], None]
+    parts: tuple[TaskPart, ...] = ()
+    split: SplitName = "train"
+    base: Source | Step | None = None
+    phase: Phase = field(default_factory=Phase)
+    training: Training = field(default_factory=Training)
+    method: Method = field(default_factory=Method)
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    seed: int = 0
+    per_seed: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.key}"
+
+    @property
+    def adapter_base(self) -> Source | Step | None:
+        """What this step's adapter is added to: the step before, or, continued, what that one's was added to."""
+        before = self.base
+        if isinstance(before, Step) and continues(self.method, before):
+            return before.adapter_base
+        return before
+
+
+def continues(method: Method, before: Source | Step | None) -> bool:
+    """Whether a phase goes on training the adapter of the phase before."""
+    return (
+        isinstance(before, Step)
+        and method.name == "lora"
+        and method.carry == "continue"
+        and before.method.name == "lora"
+    )
+
+
+class Workbench:
+    """Opens what steps need and remembers what is costly to open."""
+
+    def __init__(
+        self, store: Store, where: sources.DataConfig, log: Log, declared: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.store = store
+        self.where = where
+        self.log = log
+        self.device = default_device()
+        self.declared = {name: registry.declare(name, spec) for name, spec in declared.items()}
+        self._examples: dict[Any, Sequence[Mapping[str, Any]]] = {}
+        self._opened: tuple[str, Model] | None = None
+
+    def task(self, name: str) -> Task:
+        return registry.get(name, self.declared)
+
+    def has_split(self, part: TaskPart, split: SplitName) -> bool:
+        return sources.has_split(part.task, split, part.language, self.where)
+
+    def examples(self, part: TaskPart, split: SplitName) -> Sequence[Mapping[str, Any]]:
+        """The rows of a split in the roles of the task's kind."""
+        key = (part.task.name, split, part.language, part.rows)
+        if key not in self._examples:
+            loaded = sources.load(part.task, split, part.language, self.where, part.rows or None)
+            if not loaded.examples:
+                raise DataError(f"{part.name}: the {split} split of {loaded.source} holds no rows")
+            while len(self._examples) > 8:
+                self._examples.pop(next(iter(self._examples)))
+            self._examples[key] = loaded.examples
+        return self._examples[key]
+
+    def count(self, part: TaskPart, split: SplitName) -> int:
+        """Rows of a split. Reads them; synthetic ones are known without."""
+        declared = part.task.synthetic
+        if declared is not None and split in declared.counts and self.where.source in ("auto", "synthetic"):
+            return min(declared.counts[split], part.rows or declared.counts[split])
+        return len(self.examples(part, split))
+
+    def rows(self, part: TaskPart, split: SplitName, opened: Encoder) -> Rows:
+        """Encoded rows, from the cache or made now."""
+        kind = kind_of(part.task.kind)
+        length = min(part.task.max_length, opened.max_length)
+        spec = {
+            "data": sources.fingerprint(part.task, split, part.language, self.where),
+            "language": part.language,
+            "split": split,
+            "limit": part.rows,
+            "kind": [kind.name, kind.version],
+            "tokenizer": tokenizer_identity(opened.tokenizer),
+            "lengths": [length, part.task.stride],
+            "labels": list(part.task.labels),
+        }
+        key = content_key(spec)
+        if not self.store.has("rows", key):
+            columns = kind.encode(self.examples(part, split), part.task, opened.tokenizer, length)
+
+            def fill(folder: Path) -> None:
+                write_rows(folder / FILE, columns)
+
+            facts = {"task": part.task.name, "language": part.language, "split": split}
+            tokens = sum(len(row) for row in columns["input_ids"])
+            self.store.put("rows", key, fill, facts | {"rows": len(columns["input_ids"]), "tokens": tokens})
+            self.log.event("encoded", **facts, rows=len(columns["input_ids"]), tokens=tokens)
+        return read_rows(self.store.open("rows", key).folder / FILE)
+
+    def open_encoder(self, at: Source | Step | None) -> Encoder:
+        """The encoder that a step left, adapters merged; a Source's is loaded, or made with random weights."""
+        if at is None:
+            raise ModelError("this step has no encoder before it")
+        if isinstance(at, Source):
+            return self._open_source(at)
+        artefact = self.store.open(at.kind, at.key)
+        if at.method.name == "full":
+            return encoder.load(str(artefact.folder / ENCODER_FOLDER))
+        opened = self.open_encoder(at.adapter_base)
+        adapters.load_merged(opened, artefact.folder / adapters.FOLDER)
+        return opened
+
+    def _open_source(self, source: Source) -> Encoder:
+        spec = source.model
+        if spec.name != "new":
+            return encoder.load(spec.name, spec.revision, self.where.offline)
+        if source.tokenizer is not None:
+            place = str(self.store.open(source.tokenizer.kind, source.tokenizer.key).folder)
+        else:
+            place = spec.tokenizer
+        tokenizer = encoder.load_tokenizer(place, spec.revision, self.where.offline)
+        return encoder.create(spec.config, tokenizer, source.seed)
+
+    def open_for_training(self, step: Step) -> Encoder:
+        """The encoder that a training step begins with, its adapter attached where the method has one."""
+        weights: Path | None = None
+        if isinstance(step.base, Step) and continues(step.method, step.base):
+            weights = self.store.open(step.base.kind, step.base.key).folder / adapters.FOLDER
+        opened = self.open_encoder(step.adapter_base)
+        opened.set_dropout(step.training.dropout)
+        if step.method.name == "lora":
+            adapters.attach(opened, step.method, weights)
+        return opened
+
+    def heads(self, step: Step, opened: Encoder, fresh: bool) -> dict[str, nn.Module]:
+        """The heads of a training step: fresh ones, or those that it left. A masked LM's head comes from the
+        checkpoint where that has one."""
+        dropout = step.training.dropout if step.training.dropout >= 0 else 0.1
+        heads: dict[str, nn.Module] = {}
+        for part in step.parts:
+            kind = kind_of(part.task.kind)
+            if part.head in heads:
+                continue
+            head = kind.head(part.task, opened, dropout)
+            if fresh and kind.shared_head:
+                state = self._pretrained_head(step.base, kind.shared_head)
+                if state is not None:
+                    fit_head(head, state, part.head)
+                elif not (isinstance(step.base, Source) and step.base.model.name == "new"):
+                    self.log.warn(f"{step.label}: the checkpoint has no {part.head} head, a fresh one is trained")
+            heads[part.head] = head
+        if not fresh:
+            saved = load_heads(self.store.open(step.kind, step.key).folder)
+            for name, head in heads.items():
+                fit_head(head, saved.get(name, {}), name)
+        return heads
+
+    def _pretrained_head(self, base: Source | Step | None, name: str) -> Mapping[str, Tensor] | None:
+        while isinstance(base, Step):
+            saved = load_heads(self.store.open(base.kind, base.key).folder)
+            if name in saved:
+                return saved[name]
+            base = base.base
+        if base is None or base.model.name == "new":
+            return None
+        return encoder.masked_lm_head(base.model.name, base.model.revision, self.where.offline)
+
+    def open_model(self, step: Step) -> Model:
+        """A trained step's encoder and heads, ready to predict. The last one opened is kept."""
+        if self._opened is None or self._opened[0] != step.name:
+            self._opened = None
+            opened = self.open_encoder(step)
+            model = Model(opened, self.heads(step, opened, fresh=False)).to(self.device)
+            self._opened = (step.name, model.eval())
+        return self._opened[1]
+
+    def open_bare(self, at: Source | Step | None) -> Encoder:
+        """An encoder without heads on the device. The last one opened is kept."""
+        if at is None:
+            raise ModelError("this step has no encoder before it")
+        name = at.name if isinstance(at, Step) else at.key
+        if self._opened is None or self._opened[0] != name:
+            self._opened = None
+            self._opened = (name, Model(self.open_encoder(at), {}).to(self.device).eval())
+        return self._opened[1].encoder
+
+
+def tokenizer_identity(tokenizer: Any) -> str:
+    """Hash of a fast tokenizer's rules and vocabulary; padding and truncation, set by each call, do not count."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.pop("truncation", None)
+    rules.pop("padding", None)
+    return content_key(rules)
+
+
+def save_heads(heads: Mapping[str, nn.Module], folder: Path) -> None:
+    """Writes heads in full precision; a tensor's name is `head|parameter`."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {
+            f"{name}|{key}": tensor.detach().float().cpu().contiguous()
+            for name, head in heads.items()
+            for key, tensor in head.state_dict().items()
+        },
+        str(folder / HEADS_FILE),
+    )
+
+
+def load_heads(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Head name -> its tensors; empty where the folder has none."""
+    from safetensors.torch import load_file
+
+    path = folder / HEADS_FILE
+    heads: dict[str, dict[str, Tensor]] = {}
+    if path.is_file():
+        for full_name, tensor in load_file(str(path)).items():
+            name, _, key = full_name.partition("|")
+            heads.setdefault(name, {})[key] = tensor
+    return heads
+
+
+def fit_head(head: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Loads a head's tensors; ModelError unless every one is there and fits: nothing stays freshly initialised.
+
+    """
+    own = head.state_dict()
+    if set(own) != set(state):
+        odd = sorted(set(own) ^ set(state))[0]
+        raise ModelError(f"the saved head {name!r} does not fit: {odd} stands on one side alone")
+    fitted = {}
+    for key, tensor in own.items():
+        saved = state[key]
+        if saved.shape != tensor.shape:
+            raise ModelError(
+                f"the saved head {name!r} does not fit: {key} is {list(saved.shape)}, needed {list(tensor.shape)}"
+            )
+        fitted[key] = saved
+    head.load_state_dict(fitted)
