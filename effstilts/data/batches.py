@@ -13,21 +13,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def cut(lengths: Sequence[int] | NDArray[np.int64], budget: int) -> list[list[int]]:
+def cut(lengths: Sequence[int] | NDArray[np.int64], budget: int, launch: int = 0) -> list[list[int]]:
     """Indices of the rows of each micro-batch, longest rows first.
 
-    lengths: padded width of each row in tokens. rows * longest row <= budget in every micro-batch; a single row
-    longer than the budget stands alone. Every index stands exactly once.
+    lengths: padded width of each row in tokens. budget: rows x longest row at most; a single row longer than that
+    stands alone. launch: what starting a micro-batch costs, in tokens' worth of time: the cut chosen is the one with
+    the least padded tokens + launch x micro-batches. Every index stands exactly once.
     """
     values = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-values, kind="stable")
+    widths = values[order].tolist()
+    # Borders between micro-batches lie where the length changes, or where the budget forces one.
     parts: list[list[int]] = []
-    for index in order.tolist():
-        if parts and (len(parts[-1]) + 1) * int(values[parts[-1][0]]) <= budget:
-            parts[-1].append(index)
-        else:
-            parts.append([index])
+    start = 0
+    for end in _borders(widths, budget, launch):
+        step = max(1, budget // max(1, widths[start]))
+        parts += [order[i : min(i + step, end)].tolist() for i in range(start, end, step)]
+        start = end
     return parts
+
+
+def _borders(widths: list[int], budget: int, launch: int) -> list[int]:
+    """Ends of the groups of like length, by dynamic programming over the places where the length changes."""
+    count = len(widths)
+    places = [i for i in range(1, count) if widths[i] != widths[i - 1]] + ([count] if count else [])
+    starts = [0, *places[:-1]]
+    best: list[tuple[int, int]] = []
+    for j, end in enumerate(places):
+        options = []
+        for i, start in enumerate(starts[: j + 1]):
+            rows = end - start
+            launches = -(-rows // max(1, budget // max(1, widths[start])))
+            before = best[i - 1][0] if i else 0
+            options.append((before + rows * widths[start] + launch * launches, i))
+        best.append(min(options))
+    borders: list[int] = []
+    j = len(places) - 1
+    while j >= 0:
+        borders.append(places[j])
+        j = best[j][1] - 1
+    return borders[::-1]
 
 
 def pad(rows: Sequence[Sequence[int] | NDArray[np.int32]], value: int, width: int = 0) -> NDArray[np.int64]:

@@ -11,7 +11,12 @@ from effstilts.kinds.kind import Arrays, Kind
 
 
 class Engine(Protocol):
-    """Runs forward, backward and update. An engine owns placement, precision and the optimizer."""
+    """Runs forward, backward and update. An engine owns placement, precision and the optimizer.
+
+    launch_tokens: what starting a micro-batch costs, in tokens' worth of time; the cut weighs it against padding.
+    """
+
+    launch_tokens: int
 
     def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float) -> float:
         """Adds the gradient of `scale` x (sum of the micro-batch's losses); returns that sum, unscaled."""

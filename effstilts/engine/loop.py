@@ -128,7 +128,7 @@ def _update(
     batch = order.batch(progress.step)
     task = tasks[batch.task]
     rows = batch.rows.tolist()
-    parts = cut(task.widths[batch.rows], training.micro_tokens)
+    parts = cut(task.widths[batch.rows], training.micro_tokens, engine.launch_tokens)
     micro = [
         task.kind.collate(task.rows, [rows[i] for i in part], batch.keys[part], ids, training.mask_share)
         for part in parts

@@ -13,6 +13,8 @@ from effstilts.kinds.kind import Arrays, Kind, Tensors
 from effstilts.model.encoder import Encoder
 from effstilts.recipe import Training
 
+# Starting a micro-batch costs a nano model on a CPU about 10 ms; a GPU waits for hundreds of kernel launches.
+_LAUNCH_TOKENS = {"cpu": 768, "cuda": 4096}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -48,6 +50,11 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def launch_tokens(device: torch.device) -> int:
+    """What starting a micro-batch costs on a device, in tokens' worth of time."""
+    return _LAUNCH_TOKENS.get(device.type, _LAUNCH_TOKENS["cuda"])
+
+
 def to_tensors(arrays: Arrays, device: torch.device) -> Tensors:
     return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
 
@@ -57,8 +64,11 @@ class PlainEngine:
 
     def __init__(self, model: Model, training: Training, device: torch.device) -> None:
         check_precision(training.precision, device)
+        if training.precision == "bf16" and device.type == "cpu":
+            model.encoder.prefer_eager_attention()
         self.model = model.to(device)
         self.device = device
+        self.launch_tokens = launch_tokens(device)
         self.training = training
         self._names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(

@@ -11,7 +11,7 @@ import torch
 from effstilts.data.batches import cut
 from effstilts.data.cache import Rows
 from effstilts.data.order import mix
-from effstilts.engine.plain import Model, autocast, to_tensors
+from effstilts.engine.plain import Model, autocast, launch_tokens, to_tensors
 from effstilts.kinds.kind import Example, Kind
 from effstilts.tasks.task import Task
 
@@ -31,7 +31,7 @@ def row_outputs(
     model.eval()
     try:
         with torch.inference_mode(), autocast(precision, device):
-            for part in cut(kind.widths(rows), micro_tokens * INFERENCE_BUDGET_FACTOR):
+            for part in cut(kind.widths(rows), micro_tokens * INFERENCE_BUDGET_FACTOR, launch_tokens(device)):
                 batch = to_tensors(kind.collate(rows, part, keys[part], ids, mask_share), device)
                 for index, output in zip(part, kind.outputs(model.head(head), model.encoder, batch), strict=True):
                     outputs[index] = output

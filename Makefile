@@ -1,0 +1,34 @@
+# Two commands do all the set-up: `make run` and `make test`. Each makes a clean environment from the constraints.
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: run test quick lint clean
+
+run: $(STAMP)
+	$(VENV)/bin/effstilts run quickstart
+
+test: $(STAMP)-dev lint
+	$(VENV)/bin/pytest
+
+quick: $(STAMP)-dev
+	$(VENV)/bin/pytest -m "not slow"
+
+lint: $(STAMP)-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "effstilts needs Python 3.10 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(STAMP)-dev: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

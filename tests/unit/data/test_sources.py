@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effstilts.data.sources import DataConfig, available_languages, fingerprint, load
+from effstilts.errors import DataError, RecipeError
+from effstilts.synthetic import World
+from effstilts.tasks.registry import declare, get, known_tasks
+
+NLI = {
+    "kind": "classification",
+    "files": {"train": "t.jsonl", "dev": "d.jsonl"},
+    "columns": {"text": "premise", "text_pair": "hypothesis", "label": "label"},
+    "labels": ["entailment", "neutral", "contradiction"],
+    "label_values": {"0": "entailment", "1": "neutral", "2": "contradiction"},
+}
+
+
+def jsonl(path: Path, *rows: Any) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def nli(label: Any, premise: str = "a") -> dict[str, Any]:
+    return {"premise": premise, "hypothesis": "b", "label": label}
+
+
+def test_a_declared_task_reads_files(tmp_path: Path) -> None:
+    jsonl(tmp_path / "t.jsonl", nli(0), nli("neutral"))
+    rows = load(declare("mine", NLI), "train", "en", DataConfig(tmp_path)).examples
+    assert [row["label"] for row in rows] == ["entailment", "neutral"]
+    assert rows[1]["where"].endswith("t.jsonl:2") and rows[0]["text_pair"] == "b"
+    assert len(load(declare("mine", NLI), "train", "en", DataConfig(tmp_path), limit=1).examples) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (nli("maybe"), ["t.jsonl:1", "'maybe'", "entailment, neutral, contradiction"]),
+        (nli(-1), ["t.jsonl:1", "stripped"]),
+        (nli(None), ["stripped"]),
+        ({"premise": "a", "label": 0}, ["t.jsonl:1", "'hypothesis'", "premise, label"]),
+        (nli(0) | {"premise": 3}, ["expected text"]),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], words: list[str]) -> None:
+    jsonl(tmp_path / "t.jsonl", row)
+    with pytest.raises(DataError) as caught:
+        load(declare("mine", NLI), "train", "en", DataConfig(tmp_path))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    task = declare("mine", NLI)
+    with pytest.raises(DataError, match=r"t\.jsonl does not exist"):
+        load(task, "train", "en", DataConfig(tmp_path))
+    with pytest.raises(DataError, match="EFFSTILTS_DATA"):
+        load(task, "train", "en", DataConfig(None))
+    with pytest.raises(DataError, match="declare no test split"):
+        load(task, "test", "en", DataConfig(tmp_path))
+    with pytest.raises(RecipeError, match="no language 'de'"):
+        load(task, "train", "de", DataConfig(tmp_path))
+    (tmp_path / "t.jsonl").write_text("")
+    with pytest.raises(DataError, match="holds no rows"):
+        load(task, "train", "en", DataConfig(tmp_path))
+
+
+def test_labels_that_are_dropped(tmp_path: Path) -> None:
+    jsonl(tmp_path / "t.jsonl", nli("-"), nli(1))
+    rows = load(declare("mine", NLI | {"drop_labels": ["-"]}), "train", "en", DataConfig(tmp_path)).examples
+    assert [row["label"] for row in rows] == ["neutral"]
+
+
+def test_choices_in_all_their_spellings(tmp_path: Path) -> None:
+    config = DataConfig(tmp_path)
+    cosmos = {"context": "c.", "question": "q?", "answer0": "w", "answer1": "x", "answer2": "y", "answer3": "z"}
+    task = declare("c", {"extends": "cosmosqa", "files": {"train": "t.jsonl"}})
+    jsonl(tmp_path / "t.jsonl", cosmos | {"label": 2})
+    (row,) = load(task, "train", "en", config).examples
+    assert (row["prompt"], row["choices"], row["label"]) == ("c. q?", ["w", "x", "y", "z"], 2)
+    listed = declare("d", {"extends": "commonsenseqa", "files": {"train": "t.jsonl"}})
+    jsonl(tmp_path / "t.jsonl", {"question": "q", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "B"})
+    assert load(listed, "train", "en", config).examples[0]["label"] == 1
+    jsonl(tmp_path / "t.jsonl", {"question": "q", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "C"})
+    with pytest.raises(DataError, match="names none of the 2 choices"):
+        load(listed, "train", "en", config)
+
+
+def test_xcopa_asks_its_question_in_words(tmp_path: Path) -> None:
+    row = {"premise": "P.", "choice1": "a", "choice2": "b", "question": "cause", "label": 1, "idx": 7}
+    jsonl(tmp_path / "t.jsonl", row)
+    task = declare("c", {"extends": "copa", "files": {"train": "t.jsonl"}})
+    (example,) = load(task, "train", "en", DataConfig(tmp_path)).examples
+    assert example["prompt"] == "P. What was the cause?" and example["id"] == "7"
+    jsonl(tmp_path / "t.jsonl", row | {"question": "why"})
+    with pytest.raises(DataError, match="'why', known are cause, effect"):
+        load(task, "train", "en", DataConfig(tmp_path))
+
+
+def test_templates_hold_plain_names_alone(tmp_path: Path) -> None:
+    jsonl(tmp_path / "t.jsonl", nli(0))
+    for template in ("{premise.__class__}", "{premise[0]}", "{premise!r}", "{premise:>9}"):
+        task = declare("x", NLI | {"columns": {"text": template, "label": "label"}})
+        with pytest.raises(RecipeError, match="plain column names"):
+            load(task, "train", "en", DataConfig(tmp_path))
+
+
+def test_zero_shot_targets_train_on_english_alone(tmp_path: Path) -> None:
+    """jiant's tydiqa_en trained on all nine languages; here the other languages' rows cannot be had for training."""
+    for name, task in known_tasks().items():
+        for language in task.languages[1:]:
+            if task.kind not in ("masked_lm", "bitext"):
+                with pytest.raises(DataError, match="training rows are"):
+                    load(task, "train", language, DataConfig(tmp_path, world=World()))
+                break
+        assert name == task.name
+
+
+def test_a_holdout_parts_the_train_rows_by_context(tmp_path: Path) -> None:
+    folder = tmp_path / "xtreme" / "tydiqa"
+    folder.mkdir(parents=True)
+    paragraphs = [
+        {
+            "context": f"context {i // 2} ends",
+            "qas": [{"id": str(i), "question": "q", "answers": [{"text": "context", "answer_start": 0}]}],
+        }
+        for i in range(400)
+    ]
+    (folder / "tydiqa.goldp.en.train.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    task, config = get("tydiqa"), DataConfig(tmp_path)
+    train = load(task, "train", "en", config).examples
+    dev = load(task, "dev", "en", config).examples
+    assert len(train) + len(dev) == 400 and 10 < len(dev) < 80
+    assert not {e["context"] for e in train} & {e["context"] for e in dev}
+
+
+def test_aligned_files(tmp_path: Path) -> None:
+    folder = tmp_path / "tatoeba"
+    folder.mkdir()
+    (folder / "tatoeba.deu-eng.deu").write_text("eins\n\ndrei\n")
+    (folder / "tatoeba.deu-eng.eng").write_text("one\n\nthree\n")
+    task, config = get("tatoeba"), DataConfig(tmp_path)
+    assert available_languages(task, "test", config) == ("de",)
+    rows = load(task, "test", "de", config).examples
+    assert [(r["source"], r["target"]) for r in rows] == [("eins", "one"), ("", ""), ("drei", "three")]
+    (folder / "tatoeba.deu-eng.eng").write_text("one\n")
+    with pytest.raises(DataError, match="3 lines.*1: they are not aligned"):
+        load(task, "test", "de", config)
+
+
+def test_a_fingerprint_follows_content_and_declaration(tmp_path: Path) -> None:
+    jsonl(tmp_path / "t.jsonl", nli(0))
+    task, config = declare("mine", NLI), DataConfig(tmp_path)
+    first = fingerprint(task, "train", "en", config)
+    assert fingerprint(declare("mine", NLI), "train", "en", config) == first
+    assert fingerprint(declare("mine", NLI | {"drop_labels": ["-"]}), "train", "en", config) != first
+    jsonl(tmp_path / "t.jsonl", nli(1), nli(1))
+    assert fingerprint(task, "train", "en", config) != first
+    synthetic = get("synthetic/mnli")
+    worlds = [DataConfig(world=World(seed)) for seed in (0, 1)]
+    assert fingerprint(synthetic, "train", "en", worlds[0]) != fingerprint(synthetic, "train", "en", worlds[1])
+
+
+@pytest.mark.slow
+def test_a_hub_shaped_repository_of_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the real datasets code, with the network refused."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    table = pa.table(
+        {
+            "id": ["english-1", "swahili-2", "english-3"],
+            "question": ["q", "q", "q"],
+            "context": ["Anna ran", "Anna ran", "Boris ran"],
+            "answers": [{"text": ["Anna"], "answer_start": [0]}] * 2 + [{"text": ["Boris"], "answer_start": [0]}],
+        }
+    )
+    pq.write_table(table, repository / "train-00000-of-00001.parquet")
+    hub = {
+        "id": str(repository),
+        "splits": {"train": "train", "test": "train"},
+        "language_of_id": True,
+        "language_codes": {"en": "english", "sw": "swahili"},
+    }
+    task = declare("hubbed", {"kind": "span", "hub": hub, "languages": ["en", "sw"]})
+    config = DataConfig(source="hub", offline=True)
+    assert [e["id"] for e in load(task, "train", "en", config).examples] == ["english-1", "english-3"]
+    assert [e["id"] for e in load(task, "test", "sw", config).examples] == ["swahili-2"]
+
+
+def test_offline_never_asks_the_hub() -> None:
+    with pytest.raises(DataError, match="not read offline"):
+        load(get("anli"), "train", "en", DataConfig(offline=True))
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, ["needs a `kind`"]),
+        ({"kind": "clasification"}, ["did you mean 'classification'"]),
+        (NLI | {"lables": []}, ["unknown key 'lables'", "did you mean 'labels'"]),
+        (NLI | {"labels": ["one"]}, ["at least two labels"]),
+        (NLI | {"labels": [True, "b"]}, ["quotes"]),
+        (NLI | {"columns": {"text": "a"}}, ["no column is given for label"]),
+        (NLI | {"columns": {"txt": "a", "text": "a", "label": "b"}}, ["no role 'txt'"]),
+        (NLI | {"files": {"trian": "x.jsonl"}}, ["did you mean 'train'"]),
+        (NLI | {"files": {"train": "x.parquet"}}, ["tells no format"]),
+        (NLI | {"hub": {"id": "a", "split": {}}}, ["did you mean 'splits'"]),
+        ({k: v for k, v in NLI.items() if k != "files"}, ["needs `files` or `hub`"]),
+        ({"extends": "mnly"}, ["no task 'mnly'", "did you mean 'mnli'"]),
+        (NLI | {"max_length": "long"}, ["max_length", "expected int"]),
+        (NLI | {"files": {"train": {"path": "x", "format": "exe"}}}, ["no format 'exe'"]),
+    ],
+)
+def test_a_bad_declaration_is_named(spec: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        declare("mine", spec)
+    for word in words:
+        assert word in str(caught.value)
