@@ -149,8 +149,7 @@ def _target(
     )
     label = f"target {trained_on.name} ← {arm}, seed {seed}"
     trained = graph.add(_training_step(bench, "target", label, phase, encoder, seed))
-    split = task.evaluate_on
-    for language in _languages(bench, task, split, target.languages or ()):
+    for language, split in _languages(bench, task, target.languages).items():
         part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
         spec = {
             "task": _part_identity(bench, part, split),
@@ -179,8 +178,7 @@ def _retrieval(
     if task.kind != "bitext":
         raise RecipeError(f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval needs aligned sentences")
     settings = recipe.retrieval
-    split = task.evaluate_on
-    for language in _languages(bench, task, split, settings.languages):
+    for language, split in _languages(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
         spec = {
             "task": _part_identity(bench, part, split),
@@ -275,11 +273,12 @@ def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskP
     return tuple(parts)
 
 
-def _languages(bench: Workbench, task: Task, split: SplitName, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The languages asked for, or all that the source has."""
+def _languages(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> dict[str, SplitName]:
+    """The languages asked for, or all that the source has, and the split that each is evaluated on."""
     for language in wanted:
         _known_language(task, language)
-    return wanted or sources.available_languages(task, split, bench.where)
+    found = sources.evaluation_splits(task, bench.where)
+    return {language: found.get(language, task.evaluate_on) for language in wanted or found}
 
 
 def _known_language(task: Task, language: str) -> None:

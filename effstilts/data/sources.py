@@ -95,11 +95,20 @@ def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) 
     return content_key(identity)
 
 
-def available_languages(task: Task, split: SplitName, where: DataConfig) -> tuple[str, ...]:
-    """The task's languages that the source has in this split. DataError if it has none."""
-    found = tuple(x for x in task.languages if has_split_source(task, split, x, where))
+def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:
+    """Language -> the split that it is evaluated on, for the languages that the source has.
+
+    The training language falls back on its dev split where the labelled test set is not there. DataError if there is
+    no language at all.
+    """
+    found: dict[str, SplitName] = {}
+    for language in task.languages:
+        if has_split_source(task, task.evaluate_on, language, where):
+            found[language] = task.evaluate_on
+        elif language == task.training_language and has_split(task, "dev", language, where):
+            found[language] = "dev"
     if not found:
-        _choose(task, split, task.languages[0], where)
+        _choose(task, task.evaluate_on, task.languages[-1], where)
     return found
 
 
@@ -139,6 +148,8 @@ def _choose(task: Task, split: SplitName, language: str, where: DataConfig) -> s
     if task.files and where.source in ("auto", "files"):
         if file_split not in task.files.paths:
             reasons.append(f"its files declare no {split} split")
+        elif split == "test" and language == task.training_language and _is_trained_on(task):
+            reasons.append("its test file is the one that is trained on")
         elif where.root is None and not _absolute(task, file_split):
             reasons.append(f"no data folder is given (set {ENVIRONMENT} or --data)")
         else:
@@ -146,7 +157,8 @@ def _choose(task: Task, split: SplitName, language: str, where: DataConfig) -> s
             if not missing:
                 return "files"
             reasons.append(f"the file {missing[0]} does not exist")
-    if task.hub and where.source in ("auto", "hub"):
+    # One source for all languages of a task: a folder that has some of them is not patched up from the hub.
+    if task.hub and (where.source == "hub" or (where.source == "auto" and not _in_folder(task, file_split, where))):
         if file_split not in task.hub.splits:
             reasons.append(f"the hub set {task.hub.id} has no {split} split")
         elif where.offline and not Path(task.hub.id).is_dir():
@@ -156,6 +168,19 @@ def _choose(task: Task, split: SplitName, language: str, where: DataConfig) -> s
     if not reasons:
         reasons.append(f"the source {where.source!r} does not have it")
     raise DataError(f"{task.name}: no {split} rows in {language!r}: " + "; ".join(reasons))
+
+
+def _in_folder(task: Task, split: SplitName, where: DataConfig) -> bool:
+    """Whether the data folder holds this split in any language."""
+    if task.files is None or split not in task.files.paths or where.root is None:
+        return False
+    return any(p.is_file() for language in task.languages for p in _paths(task, split, language, where))
+
+
+def _is_trained_on(task: Task) -> bool:
+    """Whether the "test" files of other languages are, for the training language, its training file."""
+    assert task.files is not None
+    return task.files.paths["test"] == task.files.paths.get("train")
 
 
 def _absolute(task: Task, split: str) -> bool:

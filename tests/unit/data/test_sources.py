@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from effstilts.data.sources import DataConfig, available_languages, fingerprint, load
+from effstilts.data.sources import DataConfig, evaluation_splits, fingerprint, load
 from effstilts.errors import DataError, RecipeError
 from effstilts.synthetic import World
 from effstilts.tasks.registry import declare, get, known_tasks
@@ -136,6 +136,11 @@ def test_a_holdout_parts_the_train_rows_by_context(tmp_path: Path) -> None:
     dev = load(task, "dev", "en", config).examples
     assert len(train) + len(dev) == 400 and 10 < len(dev) < 80
     assert not {e["context"] for e in train} & {e["context"] for e in dev}
+    # The other languages' train files serve as their tests; English must not be tested on what it trained on.
+    (folder / "tydiqa.goldp.sw.train.json").write_text((folder / "tydiqa.goldp.en.train.json").read_text())
+    assert evaluation_splits(task, config) == {"en": "dev", "sw": "test"}
+    with pytest.raises(DataError, match="trained on"):
+        load(task, "test", "en", config)
 
 
 def test_aligned_files(tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ def test_aligned_files(tmp_path: Path) -> None:
     (folder / "tatoeba.deu-eng.deu").write_text("eins\n\ndrei\n")
     (folder / "tatoeba.deu-eng.eng").write_text("one\n\nthree\n")
     task, config = get("tatoeba"), DataConfig(tmp_path)
-    assert available_languages(task, "test", config) == ("de",)
+    assert evaluation_splits(task, config) == {"de": "test"}
     rows = load(task, "test", "de", config).examples
     assert [(r["source"], r["target"]) for r in rows] == [("eins", "one"), ("", ""), ("drei", "three")]
     (folder / "tatoeba.deu-eng.eng").write_text("one\n")

@@ -1,0 +1,144 @@
+"""The whole procedure on a tiny recipe: all phases and kinds, sharing, methods, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from effstilts.cli import main
+from effstilts.store import Store, verify_folder
+
+pytestmark = pytest.mark.slow
+
+
+def run(recipe: Path, store: Path, *sets: str) -> dict[str, Any]:
+    arguments = ["run", str(recipe), "--store", str(store), "--quiet", "--offline"]
+    for text in sets:
+        arguments += ["--set", text]
+    assert main(arguments) == 0
+    return Store(store).read_run("tiny")
+
+
+def kinds(store: Path) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for folder in (store / "artefacts").iterdir():
+        counts[folder.name.split("-")[0]] = counts.get(folder.name.split("-")[0], 0) + 1
+    return counts
+
+
+def test_every_phase_and_kind_and_nothing_twice(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    record = run(tiny_recipe, store)
+    assert all("score" in cell for cell in record["cells"]) and len(record["cells"]) == 12
+    made = kinds(store)
+    assert {k: made[k] for k in ("tokenizer", "mlm", "intermediate", "target", "evaluate", "retrieve")} == {
+        "tokenizer": 1, "mlm": 1, "intermediate": 1, "target": 8, "evaluate": 10, "retrieve": 2,
+    }  # fmt: skip
+    before = {p: p.stat().st_mtime_ns for p in (store / "artefacts").iterdir()}
+    again = run(tiny_recipe, store)
+    assert again["cells"] == record["cells"]
+    assert {p: p.stat().st_mtime_ns for p in (store / "artefacts").iterdir()} == before
+    assert not any((store / "work").iterdir()) and not any((store / "tmp").iterdir())
+    for folder in before:
+        verify_folder(folder)
+    capsys.readouterr()
+    assert main(["plan", str(tiny_recipe), "--store", str(store), "--offline"]) == 0
+    plan = capsys.readouterr().out
+    assert "23 of 23 done" in plan and "to run" not in plan
+    assert main(["show", "tiny", "--store", str(store)]) == 0
+    shown = capsys.readouterr().out
+    assert "nli - baseline" in shown and "synthetic/tatoeba: accuracy" in shown
+
+
+def test_a_change_of_one_target_leaves_the_rest(tiny_recipe: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(tiny_recipe, store)
+    first = kinds(store)
+    run(tiny_recipe, store, "targets.1.training.steps=4")
+    second = kinds(store)
+    assert second["target"] - first["target"] == 2 and second["evaluate"] - first["evaluate"] == 2
+    assert (second["mlm"], second["intermediate"]) == (first["mlm"], first["intermediate"])
+    run(tiny_recipe, store, "training.checkpoint_every=3")
+    assert kinds(store)["mlm"] == first["mlm"]
+
+
+def test_the_table_is_the_same_in_another_store(tiny_recipe: Path, tmp_path: Path) -> None:
+    first, second = (run(tiny_recipe, tmp_path / name)["cells"] for name in ("a", "b"))
+    assert first == second
+
+
+def test_an_artefact_loads_with_plain_transformers(tiny_recipe: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    from effstilts.model.encoder import load
+
+    store = tmp_path / "store"
+    run(tiny_recipe, store)
+    (folder,) = (store / "artefacts").glob("intermediate-*")
+    tokens = AutoTokenizer.from_pretrained(folder / "encoder")("Anna waited.", return_tensors="pt")
+    model = AutoModel.from_pretrained(folder / "encoder", add_pooling_layer=False).eval()
+    ours = load(str(folder / "encoder")).eval()
+    with torch.inference_mode():
+        expected = model(tokens["input_ids"])[0]
+        assert torch.equal(ours(tokens["input_ids"], tokens["attention_mask"]), expected)
+    facts = Store(store).facts(*folder.name.split("-", 1))
+    assert facts["cost"]["trained_parameters"] == facts["cost"]["parameters"] > 0
+    assert facts["machine"]["torch"] == torch.__version__ and facts["steps"] == 6
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in events if e["event"] == "step"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("carry", ["merge", "continue"])
+def test_lora_through_the_phases(tiny_recipe: Path, tmp_path: Path, carry: str) -> None:
+    store = tmp_path / "store"
+    record = run(tiny_recipe, store, "method={name: lora, rank: 2}", "mlm.method={name: full}", f"method.carry={carry}")
+    assert all("score" in cell for cell in record["cells"])
+    targets = list((store / "artefacts").glob("target-*"))
+    assert targets and all((t / "adapter" / "adapter_model.safetensors").is_file() for t in targets)
+    assert not any((t / "encoder").exists() for t in targets)
+    for target in targets:
+        facts = Store(store).facts(*target.name.split("-", 1))
+        assert facts["cost"]["trained_parameters"] < facts["cost"]["parameters"] / 2
+
+
+def test_a_hand_over_keeps_the_encoder_and_freshens_the_head(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Target training that cannot move (one step at a rate of nearly 0) leaves the encoder of phase 2 as it was."""
+    from safetensors.torch import load_file
+
+    store = tmp_path / "store"
+    still = "{learning_rate: 1e-30, weight_decay: 0, steps: 1}"
+    run(tiny_recipe, store, f"targets.0.training={still}")
+    arms = {json.loads((p / "spec.json").read_text())["base"]: p for p in (store / "artefacts").glob("target-*")
+            if json.loads((p / "spec.json").read_text())["training"]["learning_rate"] == 1e-30}  # fmt: skip
+    assert len(arms) == 2
+    for base, target in arms.items():
+        (source,) = (p for p in (store / "artefacts").iterdir() if p.name.endswith(base))
+        before = load_file(str(source / "encoder" / "model.safetensors"))
+        after = load_file(str(target / "encoder" / "model.safetensors"))
+        assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+    (nli,) = (store / "artefacts").glob("intermediate-*")
+    heads = [load_file(str(p / "heads.safetensors")) for p in (nli, *arms.values())]
+    name = next(k for k in heads[0] if k.endswith("out.weight"))
+    assert all(not torch.equal(heads[0][name], other[name]) for other in heads[1:])
+
+
+def test_a_damaged_artefact_is_refused_by_name(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    run(tiny_recipe, store)
+    (mlm,) = (store / "artefacts").glob("mlm-*")
+    weights = mlm / "encoder" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 4
+    weights.write_bytes(content)
+    code = main(["run", str(tiny_recipe), "--store", str(store), "--offline", "--quiet", "--set", "seeds=[1]",
+                 "--set", "targets.0.training.steps=3"])  # fmt: skip
+    error = capsys.readouterr().err
+    assert code == 5 and "model.safetensors is damaged" in error and "Traceback" not in error

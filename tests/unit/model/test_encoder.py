@@ -1,0 +1,176 @@
+"""Architectures, loading, cutting at a layer, masked-LM heads: transformers itself is the oracle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from effstilts.errors import ModelError
+from effstilts.kinds import kind_of
+from effstilts.model import adapters
+from effstilts.model.encoder import create, load, masked_lm_head, save
+from effstilts.recipe import Method
+from effstilts.tasks.task import Task
+from effstilts.workbench import fit_head
+from tests.conftest import TINY_CONFIG
+
+BERT_LIKE = {k: v for k, v in TINY_CONFIG.items() if k != "model_type"}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "xlm-roberta": TINY_CONFIG,
+    "bert": {"model_type": "bert", "type_vocab_size": 2, **BERT_LIKE},
+    "deberta-v2": {
+        "model_type": "deberta-v2", "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 16, "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False,
+        **BERT_LIKE,
+    },
+    "distilbert": {
+        "model_type": "distilbert", "dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64,
+        "max_position_embeddings": 130, "dropout": 0.0, "attention_dropout": 0.0,
+    },
+}  # fmt: skip
+TEXTS = ["Anna waited near the river.", "the doctor is sad."]
+MLM = Task("l", "masked_lm", {"text": "text"})
+
+
+def batch(encoder: Any) -> dict[str, torch.Tensor]:
+    tokens = encoder.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_an_architecture_trains_saves_reloads_and_is_cut(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    encoder = create(ARCHITECTURES[name], tokenizer, seed=1)
+    inputs = batch(encoder)
+    encoder(**inputs).pow(2).mean().backward()
+    trained = [n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert len(trained) > 20
+    save(encoder, tmp_path / "m")
+    encoder.eval()
+    ours = encoder(**inputs)
+    plain = AutoModel.from_pretrained(tmp_path / "m").eval()
+    theirs = plain(**inputs, output_hidden_states=True)
+    again = load(str(tmp_path / "m")).eval()
+    assert torch.equal(again(**inputs), ours) and torch.allclose(theirs[0], ours, atol=1e-6)
+    for layer in range(encoder.depth + 1):
+        with again.cut_at(layer):
+            assert torch.allclose(again(**inputs), theirs.hidden_states[layer], atol=1e-6), layer
+    assert torch.equal(again(**inputs), ours)
+    with pytest.raises(ModelError, match="hidden states 0 to 3"), again.cut_at(4):
+        pass
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_the_masked_lm_head_of_a_checkpoint_gives_its_logits(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    fields = dict(ARCHITECTURES[name])
+    config = AutoConfig.for_model(
+        fields.pop("model_type"), vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=2, **fields
+    )
+    torch.manual_seed(3)
+    theirs = AutoModelForMaskedLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    encoder = load(str(tmp_path / "m")).eval()
+    state = masked_lm_head(str(tmp_path / "m"))
+    assert state is not None
+    head = kind_of("masked_lm").head(MLM, encoder, 0.0)
+    fit_head(head, state, "masked_lm")
+    inputs = batch(encoder)
+    with torch.inference_mode():
+        ours = head(encoder(**inputs), encoder.embedding)
+        expected = AutoModelForMaskedLM.from_pretrained(tmp_path / "m").eval()(**inputs).logits
+    assert torch.allclose(ours, expected, atol=2e-5)
+
+
+def test_what_is_no_encoder_is_refused(tokenizer: Any, encoder: Any, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    for kind, fields, words in (
+        ("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 1}, "no masked-LM form"),
+        ("t5", {"d_model": 16, "num_layers": 1, "num_heads": 1, "d_kv": 8, "d_ff": 8}, "not an encoder"),
+    ):
+        model = AutoModel.from_config(AutoConfig.for_model(kind, vocab_size=len(tokenizer), **fields))
+        model.save_pretrained(tmp_path / kind)
+        tokenizer.save_pretrained(tmp_path / kind)
+        with pytest.raises(ModelError, match=words):
+            load(str(tmp_path / kind))
+    with pytest.raises(ModelError, match="does not exist"):
+        load(str(tmp_path / "nothing"))
+    with pytest.raises(ModelError, match="no field 'hidden'"):
+        create({"model_type": "bert", "hidden": 3}, tokenizer, 0)
+    with pytest.raises(ModelError, match="did you mean 'xlm-roberta'"):
+        create({"model_type": "xlm-robert"}, tokenizer, 0)
+    with pytest.raises(ModelError, match="not installed"):
+        load("package:no-such-package-here")
+
+
+def test_missing_or_broken_weights_are_refused(encoder: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save(encoder, tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    weights = load_file(str(path))
+    victim = next(name for name in weights if name.endswith("layer.1.output.dense.weight"))
+    save_file({k: v for k, v in weights.items() if k != victim}, str(path), {"format": "pt"})
+    with pytest.raises(ModelError, match="1 weights of the encoder are missing"):
+        load(str(tmp_path / "m"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError):
+        load(str(tmp_path / "m"))
+    path.unlink()
+    torch.save({}, tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(ModelError):
+        load(str(tmp_path / "m"))
+
+
+def test_remote_code_is_never_run(encoder: Any, tmp_path: Path) -> None:
+    save(encoder, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    load(str(tmp_path / "m"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_lora_trains_itself_alone_and_merges_exactly(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    encoder = create(ARCHITECTURES[name], tokenizer, seed=2)
+    inputs = batch(encoder)
+    before = {n: p.detach().clone() for n, p in encoder.named_parameters()}
+    plain = encoder.eval()(**inputs)
+    adapters.attach(encoder, Method("lora", rank=4, alpha=8))
+    assert torch.allclose(encoder(**inputs), plain, atol=1e-6)
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    for _ in range(3):
+        encoder(**inputs)[:, 0, :5].sum().backward()
+        optimizer.step()
+    tuned = encoder(**inputs)
+    assert not torch.allclose(tuned, plain, atol=1e-3)
+    adapters.save(encoder, tmp_path / "a")
+    fresh = create(ARCHITECTURES[name], tokenizer, seed=2).eval()
+    adapters.load_merged(fresh, tmp_path / "a")
+    assert torch.allclose(fresh(**inputs), tuned, atol=1e-5)
+    assert {n for n, _ in fresh.named_parameters()} == set(before) and not adapters.attached(fresh)
+    continued = create(ARCHITECTURES[name], tokenizer, seed=2).eval()
+    adapters.attach(continued, Method("lora", rank=4, alpha=8), tmp_path / "a")
+    assert torch.allclose(continued(**inputs), tuned, atol=1e-6)
+    assert any(p.requires_grad for p in continued.parameters())
+
+
+def test_lora_mistakes_are_named(encoder: Any) -> None:
+    with pytest.raises(ModelError, match="did you mean 'query'"):
+        adapters.attach(encoder, Method("lora", targets=("qery",)))
+    with pytest.raises(ModelError, match="rank 64 is larger"):
+        adapters.attach(encoder, Method("lora", rank=64))

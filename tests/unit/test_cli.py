@@ -1,0 +1,129 @@
+"""The command line on bad input: one line, an exit code by kind, nothing lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effstilts.cli import main
+
+TEXT_TASK = (
+    "tasks: {mine: {kind: classification, files: {train: t.jsonl, dev: t.jsonl}, labels: [a, b],"
+    " columns: {text: x, label: y}}}\n"
+)
+HEAD = "model: {name: MODEL}\ntraining: {steps: 2}\n"
+
+
+@pytest.fixture
+def model(encoder: Any, tmp_path: Path) -> Path:
+    from effstilts.model.encoder import save
+
+    save(encoder, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def run(folder: Path, recipe: str, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    path = folder / "r.yaml"
+    path.write_text(recipe.replace("MODEL", str(folder / "model")), encoding="utf-8")
+    code = main(["run", str(path), "--store", str(folder / "store"), "--quiet", "--offline", "--data", str(folder), *more])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rows", "code", "words"),
+    [
+        (HEAD + "target: []", None, 2, ["unknown key 'target'", "'targets'"]),
+        (HEAD + "targets: [xnly]", None, 2, ["no task 'xnly'", "did you mean 'xnli'"]),
+        (HEAD + "targets: [{task: udpos, languages: [xx]}]", None, 2, ["no language 'xx'"]),
+        (HEAD + "targets: [udpos]", None, 3, ["train-en.tsv does not exist"]),
+        (HEAD + TEXT_TASK + "targets: [{task: mine}]", "", 3, ["t.jsonl holds no rows"]),
+        (HEAD + TEXT_TASK + "targets: [mine]", '{"x": "t", "y": "c"}\n', 3, ["t.jsonl:1", "'c'", "a, b"]),
+        (HEAD + TEXT_TASK + "targets: [mine]", '{"x": "t", "y": "a"}\n{"x": \n', 3, ["t.jsonl:2", "not valid JSON"]),
+        (HEAD + TEXT_TASK + "targets: [mine]", '{"z": "t", "y": "a"}\n', 3, ["needs a column 'x'", "z, y"]),
+        ("model: {name: ./nothing}\ntargets: [synthetic/udpos]", None, 4, ["does not exist"]),
+        (HEAD + "targets: [{task: xquad, train_on: udpos}]", None, 2, ["cannot be evaluated by a model trained on udpos"]),
+        (HEAD + "retrieval: {tasks: [udpos]}", None, 2, ["aligned sentences"]),
+        (HEAD + "retrieval: {tasks: [synthetic/tatoeba], layer: 9}", None, 4, ["hidden states 0 to 3"]),
+        (HEAD + "intermediate: {a: {tasks: [tatoeba]}}", None, 2, ["nothing trains on it"]),
+        (HEAD + "mlm: {tasks: [synthetic/mnli]}", None, 2, ["phase 1 trains masked_lm"]),
+        ("model: x\n  y: 1", None, 2, ["line 2", "not valid YAML"]),
+    ],
+)
+def test_one_clear_line(
+    model: Path, capsys: pytest.CaptureFixture[str], recipe: str, rows: str | None, code: int, words: list[str]
+) -> None:
+    folder = model.parent
+    if rows is not None:
+        text = recipe.replace("evaluate_on", "evaluate_on")
+        (folder / "t.jsonl").write_text(rows, encoding="utf-8")
+        recipe = text.replace("labels: [a, b],", "labels: [a, b], evaluate_on: dev,")
+    got, error = run(folder, recipe, capsys)
+    assert got == code, error
+    lines = [line for line in error.splitlines() if line.startswith("effstilts: ")]
+    assert len(lines) == 1 and "Traceback" not in error
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_model_that_is_no_encoder(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"xlm-roberta"', '"gpt2"'))
+    code, error = run(model.parent, HEAD + "targets: [{task: synthetic/udpos, languages: [qaa]}]", capsys)
+    assert code == 4 and "not an encoder" in error
+
+
+def test_unknown_recipes_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstrt"]) == 2
+    assert "did you mean 'quickstart'" in capsys.readouterr().err
+    assert main(["plan", "--data", str(tmp_path / "none")]) == 2
+    assert main(["show", "x", "--store", str(tmp_path)]) == 5
+    assert main(["show", "--store", str(tmp_path)]) == 0
+    assert main(["tasks", "--kind", "tagging"]) == 0
+    assert "udpos" in capsys.readouterr().out
+    assert main(["tasks", "--kind", "tag"]) == 2
+    assert main(["doctor"]) == 0
+    assert "torch" in capsys.readouterr().out
+    assert main(["run", "--no-such-flag"]) == 2
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from effstilts import store
+
+    recipe = HEAD + "targets: [{task: synthetic/udpos, rows: 32, languages: [qaa]}]"
+    real, count = store.sync_file, 0
+
+    def full(path: Path) -> None:
+        nonlocal count
+        count += 1
+        if count > 6:
+            raise OSError(28, "No space left on device")
+        real(path)
+
+    monkeypatch.setattr(store, "sync_file", full)
+    code, error = run(model.parent, recipe, capsys)
+    assert code == 5 and "the disk is full" in error and "Traceback" not in error
+    monkeypatch.undo()
+    assert run(model.parent, recipe, capsys)[0] == 0
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
+    code = "import sys, effstilts.cli as c; c.main(['--help']); print(sorted({'torch','transformers','numpy','peft'} & set(sys.modules)))"
+    began = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip().endswith("[]") and "{run,plan,tasks,show,doctor}" in result.stdout
+    assert time.monotonic() - began < 5
+
+
+def test_python_dash_m_and_the_launchers_argument() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "effstilts", "run", "nothing", "--local_rank", "0"], capture_output=True, text=True
+    )
+    assert result.returncode == 2 and "no recipe 'nothing'" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
