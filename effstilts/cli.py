@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        return _COMMANDS[type(command)](command)
+        return int(_COMMANDS[type(command)](command))
     except EffstiltsError as error:
         print(f"effstilts: {error}", file=sys.stderr)
         return error.exit_code

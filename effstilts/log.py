@@ -8,6 +8,7 @@ time left; elsewhere one line every 30 seconds does.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -109,7 +110,7 @@ class Progress:
 
 def format_seconds(seconds: float) -> str:
     """`75` -> `1m15s`; an infinite or unknown time is `?`."""
-    if seconds != seconds or seconds == float("inf"):
+    if not math.isfinite(seconds):
         return "?"
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)

@@ -206,7 +206,9 @@ def retrieve(bench: Workbench, step: Step) -> None:
     loaded = sources.load(part.task, step.split, part.language, bench.where, part.rows or None)
     pooling = Pooling(layer, settings.pooling, settings.special_tokens)
     foreign, english = (
-        embed(opened, [example[side] for example in loaded.examples], pooling, part.task.max_length, settings.batch_tokens)
+        embed(
+            opened, [example[side] for example in loaded.examples], pooling, part.task.max_length, settings.batch_tokens
+        )
         for side in ("source", "target")
     )
     result = tatoeba_accuracy(foreign, english)

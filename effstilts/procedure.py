@@ -144,12 +144,11 @@ def _target(
             f"targets: {task.name} cannot be evaluated by a model trained on {trained_on.name}: "
             f"{trained_on.kind} with labels {list(trained_on.labels)} against {task.kind} with {list(task.labels)}"
         )
-    phase = Phase(
-        tasks=(Share(trained_on.name, rows=target.rows),), training=target.training, method=target.method
-    )
+    languages = _languages(bench, task, target.languages)
+    phase = Phase(tasks=(Share(trained_on.name, rows=target.rows),), training=target.training, method=target.method)
     label = f"target {trained_on.name} ← {arm}, seed {seed}"
     trained = graph.add(_training_step(bench, "target", label, phase, encoder, seed))
-    for language, split in _languages(bench, task, target.languages).items():
+    for language, split in languages.items():
         part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
         spec = {
             "task": _part_identity(bench, part, split),
@@ -202,9 +201,7 @@ def _retrieval(
         graph.cells.append(Cell("retrieval", arm, seed, task.name, language, split, graph.add(step)))
 
 
-def _training_step(
-    bench: Workbench, kind: str, label: str, phase: Phase, base: Source | Step, seed: int
-) -> Step:
+def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: Source | Step, seed: int) -> Step:
     """A step that trains an encoder, of any of the three phases."""
     parts = _parts(bench, phase.tasks, kind)
     if phase.method.carry == "continue" and phase.method.name == "lora" and isinstance(base, Step):
@@ -283,9 +280,7 @@ def _languages(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> dict[st
 
 def _known_language(task: Task, language: str) -> None:
     if language not in task.languages:
-        raise RecipeError(
-            f"{task.name} has no language {language!r}; it has {', '.join(task.languages)}"
-        )
+        raise RecipeError(f"{task.name} has no language {language!r}; it has {', '.join(task.languages)}")
 
 
 def _part_identity(bench: Workbench, part: TaskPart, split: SplitName) -> Mapping[str, Any]:

@@ -210,7 +210,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     path = shipped.get(name_or_path, Path(name_or_path))
     if not path.is_file():
         hint = did_you_mean(name_or_path, shipped)
-        raise RecipeError(f"no recipe {name_or_path!r}{hint}: not a file, and the shipped ones are {', '.join(shipped)}")
+        raise RecipeError(
+            f"no recipe {name_or_path!r}{hint}: not a file, and the shipped ones are {', '.join(shipped)}"
+        )
     if path.stat().st_size > MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: a recipe has at most {MAX_RECIPE_BYTES} bytes")
     tree = parse_yaml(path.read_text(encoding="utf-8", errors="strict"), str(path))
@@ -230,7 +232,7 @@ def parse_yaml(text: str, where: str) -> Any:
         pass
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [loader.construct_object(key) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):
                 raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} is not text; quote it")
@@ -293,7 +295,7 @@ def _index(items: list[Any], part: str, key: str) -> int:
 def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
     """Builds and checks a Recipe from plain YAML data."""
     tree = dict(tree)
-    tree["intermediate"] = _arms(tree.get("intermediate"), where)
+    tree["intermediate"] = _arms(tree.get("intermediate"))
     defaults = {"training": tree.get("training") or {}, "method": tree.get("method") or {}}
 
     def inherit(node: Any) -> Any:
@@ -315,12 +317,12 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
     return recipe
 
 
-def _arms(value: Any, where: str) -> Any:
+def _arms(value: Any) -> Any:
     """`null` is the baseline; a list of tasks is one arm; a mapping names its arms."""
     if value is None or value == {} or value == []:
         return {"baseline": {}}
     if isinstance(value, list):
-        names = [v if isinstance(v, str) else str((v or {}).get("task", "?")) for v in value]
+        names = [str(v.get("task", "?")) if isinstance(v, dict) else str(v) for v in value]
         return {"+".join(name.rpartition("/")[2] for name in names): {"tasks": value}}
     return value
 

@@ -297,9 +297,7 @@ def load_heads(folder: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def fit_head(head: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Loads a head's tensors; ModelError unless every one is there and fits: nothing stays freshly initialised.
-
-    """
+    """Loads a head's tensors; ModelError unless every one is there and fits: nothing stays freshly initialised."""
     own = head.state_dict()
     if set(own) != set(state):
         odd = sorted(set(own) ^ set(state))[0]

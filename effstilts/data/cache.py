@@ -21,7 +21,7 @@ Column = Sequence[Any]
 
 @dataclass(frozen=True)
 class Ragged:
-    """A column of integer lists: `values` [total] and `offsets` [rows + 1]; row i is values[offsets[i]:offsets[i+1]]."""
+    """A column of integer lists: row i is values[offsets[i] : offsets[i + 1]]; offsets [rows + 1]."""
 
     values: NDArray[Any]
     offsets: NDArray[np.int64]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ def mix(values: UInts) -> UInts:
         z = values + _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
         z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        return z ^ (z >> np.uint64(31))
+        return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
 def key(*parts: int) -> np.uint64:
@@ -44,7 +44,7 @@ def key(*parts: int) -> np.uint64:
     state = np.zeros(1, np.uint64)
     for part in parts:
         state = mix(state ^ mix(np.array([part & 0xFFFFFFFFFFFFFFFF], np.uint64)))
-    return np.uint64(state[0])
+    return cast("np.uint64", state[0])
 
 
 def uniform(keys: UInts, count: int) -> NDArray[np.float64]:

@@ -316,13 +316,3 @@ READERS: Mapping[str, Reader] = {
     "hellaswag_blocks": hellaswag_blocks,
     "ccg_tsv": ccg_tsv,
 }
-
-# The reader for a file that declares none.
-BY_ENDING: Mapping[str, str] = {
-    ".jsonl": "jsonl",
-    ".json": "json_list",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".txt": "lines",
-    ".conllu": "conllu",
-}

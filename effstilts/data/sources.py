@@ -50,9 +50,7 @@ class LoadedRows:
     source: str
 
 
-def load(
-    task: Task, split: SplitName, language: str, where: DataConfig, limit: int | None = None
-) -> LoadedRows:
+def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: int | None = None) -> LoadedRows:
     """The first `limit` rows of a split in one language.
 
     DataError if the source, the file, a column or a label is missing or broken; a train split is given in the
@@ -108,7 +106,8 @@ def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:
         elif language == task.training_language and has_split(task, "dev", language, where):
             found[language] = "dev"
     if not found:
-        _choose(task, task.evaluate_on, task.languages[-1], where)
+        shown = task.languages[1] if task.files and _is_trained_on(task) else task.languages[0]
+        _choose(task, task.evaluate_on, shown, where)
     return found
 
 
@@ -180,7 +179,7 @@ def _in_folder(task: Task, split: SplitName, where: DataConfig) -> bool:
 def _is_trained_on(task: Task) -> bool:
     """Whether the "test" files of other languages are, for the training language, its training file."""
     assert task.files is not None
-    return task.files.paths["test"] == task.files.paths.get("train")
+    return "test" in task.files.paths and task.files.paths["test"] == task.files.paths.get("train")
 
 
 def _absolute(task: Task, split: str) -> bool:
@@ -217,9 +216,7 @@ def _hash_once(path: Path) -> str:
     return _HASHES[key]
 
 
-def _raw_rows(
-    task: Task, chosen: str, split: SplitName, language: str, where: DataConfig
-) -> Iterator[Row]:
+def _raw_rows(task: Task, chosen: str, split: SplitName, language: str, where: DataConfig) -> Iterator[Row]:
     file_split: SplitName = "train" if split == "dev" and task.holdout else split
     if chosen == "synthetic" and task.synthetic:
         from effstilts.synthetic import rows

@@ -47,11 +47,12 @@ class TrainTask:
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up over `warmup` of the steps, then linear decay to 0 at the end. Factor of update `step` >= 1."""
-    rising = max(1, round(warmup * steps)) if warmup > 0 else 0
+    """Linear warm-up over `warmup` of the steps (at least one), then linear decay towards 0. Factor of update
+    `step` >= 1."""
+    rising = max(1, round(warmup * steps))
     if step <= rising:
         return step / rising
-    return max(0.0, (steps + 1 - step) / max(1, steps + 1 - rising))
+    return (steps + 1 - step) / (steps + 1 - rising)
 
 
 def train(

@@ -10,9 +10,7 @@ from effstilts.kinds.masked_lm import MaskedLM
 from effstilts.kinds.span import Span
 from effstilts.kinds.tagging import Tagging
 
-KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classification(), Choice(), Span(), Tagging(), MaskedLM())
-}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), Choice(), Span(), Tagging(), MaskedLM())}
 
 
 def kind_of(name: str) -> Kind:

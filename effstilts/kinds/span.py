@@ -49,14 +49,12 @@ class Span:
         """`task.stride` is the overlap of two windows in tokens. Character offsets of a window's context tokens are
         kept as `starts` and `ends` (-1 outside the context)."""
         columns = text_columns() | {"starts": [], "ends": [], "start": [], "end": []}
-        questions = _clip_questions(tokenizer, [example["question"].strip() for example in examples])
+        specials = len(tokenizer("", "")["input_ids"])
+        limit = min(MAX_QUERY_TOKENS, (max_length - specials) // 2)
+        questions, longest = _clip_questions(tokenizer, [e["question"].strip() for e in examples], limit)
         contexts = [example["context"] for example in examples]
-        # A window must advance: at least 8 fresh tokens, whatever the question's length.
-        query_room = MAX_QUERY_TOKENS + 4
-        if max_length <= query_room + 16:
-            query_room = max_length // 2
-        stride = max(0, min(task.stride, max_length - query_room - 8))
-        index = -1
+        # A window must advance, whatever the question's length.
+        stride = max(0, min(task.stride, (max_length - specials - longest) // 2))
         for begin in range(0, len(examples), 200):
             part = slice(begin, begin + 200)
             batch = tokenizer(
@@ -180,15 +178,17 @@ def _best(values: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.sort(finite)
 
 
-def _clip_questions(tokenizer: Any, questions: list[str]) -> list[str]:
-    """Questions cut after MAX_QUERY_TOKENS tokens, as the official SQuAD scripts do."""
-    clipped = []
-    encodings = tokenize(tokenizer, questions, None, add_special_tokens=False, return_offsets_mapping=True)
-    for question, encoding in zip(questions, encodings, strict=True):
-        if len(encoding.ids) > MAX_QUERY_TOKENS:
-            question = question[: encoding.offsets[MAX_QUERY_TOKENS - 1][1]]
+def _clip_questions(tokenizer: Any, questions: list[str], limit: int) -> tuple[list[str], int]:
+    """Questions cut after `limit` tokens, as the official SQuAD scripts do after 64; and the longest in tokens."""
+    clipped, longest = [], 0
+    for question, encoding in zip(
+        questions, tokenize(tokenizer, questions, None, add_special_tokens=False), strict=True
+    ):
+        if len(encoding.ids) > limit:
+            question = question[: encoding.offsets[limit - 1][1]]
         clipped.append(question)
-    return clipped
+        longest = max(longest, min(len(encoding.ids), limit))
+    return clipped, longest
 
 
 def _locate(answers: Sequence[Any], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> tuple[int, int]:

@@ -35,6 +35,12 @@ _LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
+# Fields that a model reads but its config class does not declare.
+_UNDECLARED_FIELDS = {
+    "deberta-v2": {"position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"},
+}
+
+
 @dataclass(frozen=True)
 class TokenIds:
     """The token ids that batches are built from. `prefix` and `suffix` go around a single text."""
@@ -54,6 +60,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
+        self._embeddings_only = False
         self._takes_types = (
             getattr(backbone.config, "type_vocab_size", 0) > 1
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
@@ -92,7 +99,11 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Last hidden states [B, T, D] of input_ids [B, T]; attention_mask is 1 on tokens, 0 on padding."""
         types = {"token_type_ids": token_type_ids} if self._takes_types and token_type_ids is not None else {}
-        out: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **types)[0]
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **types}
+        if self._embeddings_only:
+            embedded: Tensor = self.backbone(**inputs, output_hidden_states=True).hidden_states[0]
+            return embedded
+        out: Tensor = self.backbone(**inputs)[0]
         return out
 
     def token_ids(self) -> TokenIds:
@@ -130,11 +141,14 @@ class Encoder(nn.Module):
         if not 0 <= layer <= self.depth:
             raise ModelError(f"layer {layer} does not exist: this encoder has hidden states 0 to {self.depth}")
         parent, name, blocks = _find_blocks(self.backbone, self.depth)
-        setattr(parent, name, blocks[:layer])
+        # DeBERTa cannot run without a block: for layer 0 one is run and its input taken.
+        setattr(parent, name, blocks[: max(layer, 1)])
+        self._embeddings_only = layer == 0
         try:
             yield
         finally:
             setattr(parent, name, blocks)
+            self._embeddings_only = False
 
 
 def _find_blocks(backbone: nn.Module, depth: int) -> tuple[nn.Module, str, nn.ModuleList]:
@@ -239,7 +253,7 @@ def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
         fields.setdefault(name, getattr(tokenizer, name))
     fields.setdefault("vocab_size", len(tokenizer))
     with quiet_transformers():
-        known = set(AutoConfig.for_model(model_type).to_dict())
+        known = set(AutoConfig.for_model(model_type).to_dict()) | _UNDECLARED_FIELDS.get(model_type, set())
         for name in fields:
             if name not in known:
                 raise ModelError(f"model.config: {model_type} has no field {name!r}{did_you_mean(name, known)}")

@@ -22,7 +22,6 @@ from effstilts.data.batches import cut
 from effstilts.kinds.kind import collate_inputs, tokenize
 from effstilts.model.encoder import Encoder
 
-
 # Starting a batch costs about as much as this many tokens; the cut weighs it against padding.
 LAUNCH_TOKENS = 512
 

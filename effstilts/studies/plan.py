@@ -46,7 +46,10 @@ def _state(bench: Workbench, step: Step) -> tuple[str, str]:
     work = bench.store.work_folder(step.kind, step.key)
     begun = sorted(work.glob("checkpoint-*/progress.json"))
     if begun:
-        return "begun", f"{json.loads(begun[-1].read_text(encoding='utf-8'))['step']} steps so far, {_size(bench, step)}"
+        return (
+            "begun",
+            f"{json.loads(begun[-1].read_text(encoding='utf-8'))['step']} steps so far, {_size(bench, step)}",
+        )
     return "to run", _size(bench, step)
 
 

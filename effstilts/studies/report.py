@@ -47,7 +47,7 @@ def table(record: Record, width: int = 0) -> str:
     lines: list[str] = []
     for section, task in _unique((cell["section"], cell["task"]) for cell in cells):
         own = [cell for cell in cells if (cell["section"], cell["task"]) == (section, task)]
-        lines += _block(own, arms, width) + [""]
+        lines += [*_block(own, arms, width), ""]
     lines += _notes(cells)
     return "\n".join(lines)
 
@@ -78,9 +78,7 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
             texts.append(_difference(done, arms[0], arm, foreign))
         rows.append((f"  {arm} - {arms[0]}", texts))
     label_width = max(len(label) for label, _ in rows) + 2
-    widths = [
-        max([len(head), *(len(texts[i]) for _, texts in rows)]) + 2 for i, head in enumerate(shown)
-    ]
+    widths = [max([len(head), *(len(texts[i]) for _, texts in rows)]) + 2 for i, head in enumerate(shown)]
     lines = [f"{first['task']}: {metric}, {first['split']} set"]
     start = 0
     while start < len(shown):
@@ -107,7 +105,9 @@ def _notes(cells: Sequence[Record]) -> list[str]:
         notes.append(f"{waiting} of {len(cells)} numbers are not there yet (-)")
     for cell in cells:
         if cell.get("collapsed"):
-            notes.append(f"! {cell['task']} {cell['language']}, {cell['arm']}, seed {cell['seed']}: {cell['collapsed']}")
+            notes.append(
+                f"! {cell['task']} {cell['language']}, {cell['arm']}, seed {cell['seed']}: {cell['collapsed']}"
+            )
     return notes
 
 

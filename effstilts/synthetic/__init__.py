@@ -5,8 +5,9 @@ objects; word order (SVO, SOV, VSO; adjective before or after the noun; preposit
 negation stand); morphology (plural, tense, case, by suffix or particle); a script; a share of cognates, words that are
 those of English but for an ending; digits and punctuation in common; names shared, transliterated in another script.
 
-Two concepts may have one form by chance, as homonyms do. What they lack: idiom, long sentences, a long tail of rare words, style, errors. A transfer measured here
-says that the machinery works and how it answers to these properties; it says nothing of any natural language.
+What they lack: idiom, long sentences, a long tail of rare words, style, errors; ambiguity but for the homonyms that
+chance makes. A transfer measured here says that the machinery works and how it answers to these properties; it says
+nothing of any natural language.
 
 Every row is a pure function of (world, data set, split, language, index); nothing depends on Python's hash or on
 numpy's streams. A meaning (verb, agent, patient, place) belongs to one split alone, by its hash, in every data set:

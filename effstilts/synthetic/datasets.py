@@ -164,14 +164,18 @@ def _contradicted(draw: Draw, event: Event) -> Event | None:
             phrase: Phrase = getattr(event, side)
             if phrase.adjective:
                 changed = replace(phrase, adjective=ANTONYM[phrase.adjective])
-                options.append(replace(event, **{side: changed}))
+                options.append(_with(event, side, changed))
             if phrase.count > 1:
                 changed = replace(phrase, count=2 + (phrase.count - 1) % 8)
-                options.append(replace(event, **{side: changed}))
+                options.append(_with(event, side, changed))
         if event.place:
             others = [place for place in PLACES if place != event.place]
             options.append(replace(event, place=draw.choice(others)))
     return draw.choice(options)
+
+
+def _with(event: Event, side: str, phrase: Phrase) -> Event:
+    return replace(event, agent=phrase) if side == "agent" else replace(event, patient=phrase)
 
 
 def _pawsx(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
@@ -250,18 +254,16 @@ def _squad_v2(draw: Draw, tongue: Language, world: World, split: str, index: int
     return _question(draw, tongue, world, split, index, 1 / 3)
 
 
-def _fitting(draw: Draw, verb: str) -> tuple[str, list[str]]:
-    """A noun that the verb takes as patient, and nouns of kinds that it does not take."""
-    kinds = VERBS[verb]
-    return draw.choice(nouns_of(kinds)), [n for kind, nouns in NOUNS.items() if kind not in kinds for n in nouns]
+def _unfitting(verb: str) -> list[str]:
+    """Nouns of the kinds that the verb does not take as patient."""
+    return [noun for kind, nouns in NOUNS.items() if kind not in VERBS[verb] for noun in nouns]
 
 
 def _hellaswag(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
     """Four endings with one agent and verb; the verb takes one object of the four."""
     event = draw_event(draw, world.seed, split, transitive=True, rich=0.3)
-    right, wrong = _fitting(draw, event.verb)
     assert event.patient is not None
-    endings = [event.patient.noun, *draw.sample(wrong, 3)]
+    endings = [event.patient.noun, *draw.sample(_unfitting(event.verb), 3)]
     label = draw.below(4)
     endings[0], endings[label] = endings[label], endings[0]
     opening = replace(event, verb="wait", patient=None, negated=False)
@@ -282,8 +284,7 @@ def _commonsense_qa(draw: Draw, tongue: Language, world: World, split: str, inde
     """What does someone do something to? One choice of five is of a kind that the verb takes."""
     event = draw_event(draw, world.seed, split, transitive=True)
     assert event.patient is not None
-    _, wrong = _fitting(draw, event.verb)
-    choices = [event.patient.noun, *draw.sample(wrong, 4)]
+    choices = [event.patient.noun, *draw.sample(_unfitting(event.verb), 4)]
     label = draw.below(5)
     choices[0], choices[label] = choices[label], choices[0]
     return {

@@ -94,9 +94,7 @@ INTERMEDIATE: tuple[Task, ...] = (
         kind="choice",
         columns={"prompt": "ctx", "choices": "endings", "label": "label"},
         hub=Hub("Rowan/hellaswag", {"train": "train", "dev": "validation"}),
-        files=Files(
-            {"train": "hellaswag/hellaswag_train.jsonl", "dev": "hellaswag/hellaswag_val.jsonl"}, "jsonl"
-        ),
+        files=Files({"train": "hellaswag/hellaswag_train.jsonl", "dev": "hellaswag/hellaswag_val.jsonl"}, "jsonl"),
         evaluate_on="dev",
         max_length=256,
         score="accuracy",

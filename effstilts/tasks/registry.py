@@ -11,12 +11,11 @@ from typing import Any
 from effstilts.errors import RecipeError, did_you_mean
 from effstilts.tasks.intermediate import INTERMEDIATE
 from effstilts.tasks.synthetic import SYNTHETIC
-from effstilts.tasks.task import ROLES, SPLITS, Files, Holdout, Hub, Task
+from effstilts.tasks.task import FORMAT_OF_ENDING, FORMATS, ROLES, SPLITS, Files, Holdout, Hub, Task
 from effstilts.tasks.xtreme import XTREME
 
 ENTRY_POINTS = "effstilts.tasks"
 _SCORES = {"classification": "accuracy", "choice": "accuracy", "span": "f1", "tagging": "f1"}
-_FORMATS = {".jsonl": "jsonl", ".json": "json_list", ".csv": "csv", ".tsv": "tsv", ".txt": "lines", ".conllu": "conllu"}
 _DEFAULT_COLUMNS: dict[str, dict[str, str | tuple[str, ...]]] = {
     "masked_lm": {"text": "text"},
     "span": {"id": "id", "question": "question", "context": "context", "answers": "answers"},
@@ -118,6 +117,9 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any) -> Files:
             raise RecipeError(f"{at}.files.{split}: expected a path or a list of paths, got {value!r}")
         paths[split] = items[0] if len(items) == 1 else items
         formats[split] = str(own) if own else _format_of(at, items[0])
+        if formats[split] not in FORMATS:
+            hint = did_you_mean(formats[split], FORMATS)
+            raise RecipeError(f"{at}: no format {formats[split]!r}{hint}; there are {', '.join(FORMATS)}")
     if not paths:
         raise RecipeError(f"{at}.files: names no file")
     return Files(paths, next(iter(formats.values())), formats, dict(codes or {}))
@@ -127,9 +129,9 @@ def _format_of(at: str, path: str) -> str:
     plain = PurePath(path)
     if plain.suffix in (".gz", ".bz2"):
         plain = plain.with_suffix("")
-    if plain.suffix not in _FORMATS:
+    if plain.suffix not in FORMAT_OF_ENDING:
         raise RecipeError(f"{at}: the ending of {path} tells no format; give one with `format`")
-    return _FORMATS[plain.suffix]
+    return FORMAT_OF_ENDING[plain.suffix]
 
 
 def _dataclass(at: str, kind: Any, spec: Any) -> Any:

@@ -33,9 +33,7 @@ def _synthetic(
 
 
 SYNTHETIC: tuple[Task, ...] = (
-    _synthetic(
-        "text", "masked_lm", {"text": "text"}, {"train": 16000, "dev": 200}, languages=LANGUAGES, max_length=48
-    ),
+    _synthetic("text", "masked_lm", {"text": "text"}, {"train": 16000, "dev": 200}, languages=LANGUAGES, max_length=48),
     _synthetic(
         "parallel",
         "masked_lm",
@@ -116,9 +114,7 @@ SYNTHETIC: tuple[Task, ...] = (
         labels=(*UPOS, "_"),
         languages=LANGUAGES,
     ),
-    _synthetic(
-        "panx", "tagging", {"tokens": "tokens", "tags": "ner_tags"}, _TARGET, labels=NER, languages=LANGUAGES
-    ),
+    _synthetic("panx", "tagging", {"tokens": "tokens", "tags": "ner_tags"}, _TARGET, labels=NER, languages=LANGUAGES),
     _synthetic(
         "tatoeba",
         "bitext",

@@ -23,6 +23,15 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "bitext": ("source", "target"),
 }
 
+# The formats that `effstilts.data.readers` reads, and the one that a file's ending stands for.
+FORMATS = (
+    "xnli_tsv", "pawsx_tsv", "conll_tsv", "conllu", "squad_json", "json_list", "jsonl", "commonsenseqa_jsonl", "csv",
+    "tsv", "lines", "aligned_lines", "hellaswag_blocks", "ccg_tsv",
+)  # fmt: skip
+FORMAT_OF_ENDING: Mapping[str, str] = {
+    ".jsonl": "jsonl", ".json": "json_list", ".csv": "csv", ".tsv": "tsv", ".txt": "lines", ".conllu": "conllu",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Files:

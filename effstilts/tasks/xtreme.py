@@ -14,7 +14,10 @@ def _english_first(codes: str) -> tuple[str, ...]:
     return ("en", *(code for code in codes.split(",") if code != "en"))
 
 
-UPOS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
+UPOS = (
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM",
+    "VERB", "X",
+)  # fmt: skip
 NER = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 
 PANX_LANGUAGES = _english_first(
@@ -39,7 +42,11 @@ TYDIQA_NAMES = {
 }  # fmt: skip
 # The question that XCOPA and COPA ask, in words (Ponti et al. 2020).
 COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
-COPA_COLUMNS = {"prompt": "{premise} {question}", "choices": ("choice1", "choice2"), "label": "label"}
+COPA_COLUMNS: dict[str, str | tuple[str, ...]] = {
+    "prompt": "{premise} {question}",
+    "choices": ("choice1", "choice2"),
+    "label": "label",
+}
 
 XTREME: tuple[Task, ...] = (
     Task(

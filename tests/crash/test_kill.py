@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 def start(recipe: Path, store: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "effstilts", "run", str(recipe), "--store", str(store), "--quiet", "--offline"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def hashes(store: Path) -> dict[str, object]:

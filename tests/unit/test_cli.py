@@ -30,7 +30,9 @@ def model(encoder: Any, tmp_path: Path) -> Path:
 def run(folder: Path, recipe: str, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
     path = folder / "r.yaml"
     path.write_text(recipe.replace("MODEL", str(folder / "model")), encoding="utf-8")
-    code = main(["run", str(path), "--store", str(folder / "store"), "--quiet", "--offline", "--data", str(folder), *more])
+    code = main(
+        ["run", str(path), "--store", str(folder / "store"), "--quiet", "--offline", "--data", str(folder), *more]
+    )
     return code, capsys.readouterr().err
 
 
@@ -40,13 +42,18 @@ def run(folder: Path, recipe: str, capsys: pytest.CaptureFixture[str], *more: st
         (HEAD + "target: []", None, 2, ["unknown key 'target'", "'targets'"]),
         (HEAD + "targets: [xnly]", None, 2, ["no task 'xnly'", "did you mean 'xnli'"]),
         (HEAD + "targets: [{task: udpos, languages: [xx]}]", None, 2, ["no language 'xx'"]),
-        (HEAD + "targets: [udpos]", None, 3, ["train-en.tsv does not exist"]),
+        (HEAD + "targets: [udpos]", None, 3, ["dev-en.tsv does not exist"]),
         (HEAD + TEXT_TASK + "targets: [{task: mine}]", "", 3, ["t.jsonl holds no rows"]),
         (HEAD + TEXT_TASK + "targets: [mine]", '{"x": "t", "y": "c"}\n', 3, ["t.jsonl:1", "'c'", "a, b"]),
         (HEAD + TEXT_TASK + "targets: [mine]", '{"x": "t", "y": "a"}\n{"x": \n', 3, ["t.jsonl:2", "not valid JSON"]),
         (HEAD + TEXT_TASK + "targets: [mine]", '{"z": "t", "y": "a"}\n', 3, ["needs a column 'x'", "z, y"]),
         ("model: {name: ./nothing}\ntargets: [synthetic/udpos]", None, 4, ["does not exist"]),
-        (HEAD + "targets: [{task: xquad, train_on: udpos}]", None, 2, ["cannot be evaluated by a model trained on udpos"]),
+        (
+            HEAD + "targets: [{task: xquad, train_on: udpos}]",
+            None,
+            2,
+            ["cannot be evaluated by a model trained on udpos"],
+        ),
         (HEAD + "retrieval: {tasks: [udpos]}", None, 2, ["aligned sentences"]),
         (HEAD + "retrieval: {tasks: [synthetic/tatoeba], layer: 9}", None, 4, ["hidden states 0 to 3"]),
         (HEAD + "intermediate: {a: {tasks: [tatoeba]}}", None, 2, ["nothing trains on it"]),
@@ -59,9 +66,8 @@ def test_one_clear_line(
 ) -> None:
     folder = model.parent
     if rows is not None:
-        text = recipe.replace("evaluate_on", "evaluate_on")
         (folder / "t.jsonl").write_text(rows, encoding="utf-8")
-        recipe = text.replace("labels: [a, b],", "labels: [a, b], evaluate_on: dev,")
+        recipe = recipe.replace("labels: [a, b],", "labels: [a, b], evaluate_on: dev,")
     got, error = run(folder, recipe, capsys)
     assert got == code, error
     lines = [line for line in error.splitlines() if line.startswith("effstilts: ")]
@@ -114,7 +120,10 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
 
 def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
-    code = "import sys, effstilts.cli as c; c.main(['--help']); print(sorted({'torch','transformers','numpy','peft'} & set(sys.modules)))"
+    code = (
+        "import sys, effstilts.cli as c; c.main(['--help']);"
+        "print(sorted({'torch', 'transformers', 'numpy', 'peft'} & set(sys.modules)))"
+    )
     began = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip().endswith("[]") and "{run,plan,tasks,show,doctor}" in result.stdout

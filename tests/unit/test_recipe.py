@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from effstilts.errors import EffstiltsError, RecipeError
 from effstilts.recipe import load_recipe, parse_yaml, recipe_from_tree, shipped_recipes
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 MODEL = {"name": "somewhere"}
 

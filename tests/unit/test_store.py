@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from effstilts import store as store_module
 from effstilts.errors import StoreError
 from effstilts.store import Store, canonical_json, content_key, verify_folder, write_folder
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def fill(folder: Path) -> None:
@@ -29,8 +29,8 @@ def test_put_open_and_facts(tmp_path: Path) -> None:
     assert not (tmp_path / "tmp").exists() or not any((tmp_path / "tmp").iterdir())
 
 
-@given(st.data())
-def test_every_flipped_bit_and_every_cut_is_found(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(data=st.data())
+def test_every_flipped_bit_and_every_cut_is_found(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     folder = tmp_path_factory.mktemp("artefact") / "x"
     write_folder(folder, folder.parent / "tmp", fill, {"n": 1, "label": "ä"})
     victim = data.draw(st.sampled_from(["a.txt", "inner/b.bin", "manifest.json"]))

@@ -3,10 +3,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-
-from effstilts.data.batches import cut, pad
 from hypothesis import given
 from hypothesis import strategies as st
+
+from effstilts.data.batches import cut, pad
 
 
 @given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 500), st.integers(0, 300))

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from effstilts.data.cache import read_rows, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
+
+from effstilts.data.cache import read_rows, write_rows
 
 row = st.tuples(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5), st.integers(-9, 9), st.text(max_size=5))
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from effstilts.data.order import Order, key, mix, mixture_weights, permutation, stream, uniform
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.integers(1, 200), st.integers(0, 2**40), st.integers(1, 50))
@@ -17,6 +17,7 @@ def test_every_row_comes_once_an_epoch_whatever_the_batch(size: int, seed: int, 
     assert sorted(rows[size:].tolist()) == list(range(size))
 
 
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 2**30), st.integers(1, 16))
 def test_each_task_of_a_mixture_walks_its_own_epochs(sizes: list[int], seed: int, batch: int) -> None:
     order = Order(tuple(sizes), mixture_weights(sizes, 1 << 17, 1.0), batch, seed)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from effstilts.data.readers import READERS
 from effstilts.errors import DataError
-from hypothesis import given
-from hypothesis import strategies as st
+from effstilts.tasks.task import FORMAT_OF_ENDING, FORMATS
 
 
 def read(name: str, path: Path) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def test_each_format(tmp_path: Path) -> None:
         ("jsonl", "[1]\n", ["x:1", "expected an object"]),
         ("json_list", '{"a": 1}', ["JSON array"]),
         ("json_list", "[1]", ["item 1"]),
-        ("csv", 'a,b\n1\n', ["x:2", "1 columns, the header has 2"]),
+        ("csv", "a,b\n1\n", ["x:2", "1 columns, the header has 2"]),
         ("hellaswag_blocks", "ctx\n9\na\nb\nc\nd\n", ["x:1", "'9'"]),
         ("hellaswag_blocks", "ctx\n1\na\n", ["3 lines, expected 6"]),
         ("ccg_tsv", "a b\tN\n", ["x:1", "2 words but 1 tags"]),
@@ -86,6 +87,10 @@ def test_a_broken_row_is_named(tmp_path: Path, reader: str, text: str, words: li
         read(reader, write(tmp_path, "x", text))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_every_reader_can_be_declared() -> None:
+    assert set(FORMATS) == set(READERS) and set(FORMAT_OF_ENDING.values()) <= set(READERS)
 
 
 def test_compressed_files_and_broken_encodings(tmp_path: Path) -> None:

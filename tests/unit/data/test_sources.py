@@ -83,9 +83,13 @@ def test_choices_in_all_their_spellings(tmp_path: Path) -> None:
     (row,) = load(task, "train", "en", config).examples
     assert (row["prompt"], row["choices"], row["label"]) == ("c. q?", ["w", "x", "y", "z"], 2)
     listed = declare("d", {"extends": "commonsenseqa", "files": {"train": "t.jsonl"}})
-    jsonl(tmp_path / "t.jsonl", {"question": "q", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "B"})
+    jsonl(
+        tmp_path / "t.jsonl", {"question": "q", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "B"}
+    )
     assert load(listed, "train", "en", config).examples[0]["label"] == 1
-    jsonl(tmp_path / "t.jsonl", {"question": "q", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "C"})
+    jsonl(
+        tmp_path / "t.jsonl", {"question": "q", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "C"}
+    )
     with pytest.raises(DataError, match="names none of the 2 choices"):
         load(listed, "train", "en", config)
 

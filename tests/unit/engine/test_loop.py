@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_only_the_newest_checkpoints_are_kept(tokenizer: Any, tmp_path: Path) ->
 def test_learning_rate() -> None:
     rates = [learning_rate_factor(step, 10, 0.2) for step in range(1, 11)]
     assert rates[:2] == [0.5, 1.0] and rates[2] == pytest.approx(8 / 9)
-    assert rates[-1] == pytest.approx(1 / 9) and all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+    assert rates[-1] == pytest.approx(1 / 9) and all(a >= b for a, b in itertools.pairwise(rates[1:]))
     assert learning_rate_factor(1, 10, 0.0) == 1.0
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from effstilts.errors import DataError
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Pooling, embed, protocol_layer
 from effstilts.retrieval.neighbours import normalise, search
 from effstilts.synthetic import rows
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SENTENCES = [row["text"] for row in rows("text", "dev", "en", 30)] + ["", "a"]
 
