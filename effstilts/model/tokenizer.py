@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,18 +12,39 @@ MASK = "<mask>"
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """A `tokenizers.Tokenizer`: Unigram (Kudo 2018) over text with word borders marked, `<s> A </s>` around a text and
-    `<s> A </s></s> B </s>` around a pair, ids of <s>, <pad>, </s>, <unk> 0 to 3 and <mask> last, as XLM-R's."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    `<s> A </s></s> B </s>` around a pair, ids of <s>, <pad>, </s>, <unk> 0 to 3 and <mask> last, as XLM-R's.
 
-    tokenizer = Tokenizer(models.Unigram())
+    SentencePiece trains the pieces on one thread: the trainer of `tokenizers` gives another vocabulary each time.
+    A small text may have fewer than `vocab_size` pieces.
+    """
+    import sentencepiece
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        # Each text once, in a fixed order: the pieces do not depend on how rows were grouped.
+        sentence_iterator=iter(sorted(set(texts))),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=vocab_size - len(SPECIALS) + 2,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="nmt_nfkc",
+        num_threads=1,
+        max_sentence_length=1 << 20,
+        minloglevel=2,
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [
+        (trained.id_to_piece(i), trained.get_score(i))
+        for i in range(trained.get_piece_size())
+        if not (trained.is_control(i) or trained.is_unknown(i))
+    ]
+    tokenizer = Tokenizer(models.Unigram([*((name, 0.0) for name in SPECIALS), *pieces], unk_id=3))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size - 1, special_tokens=list(SPECIALS), unk_token="<unk>", show_progress=False
-    )
-    # Each text once, in a fixed order: the trainer's counts do not depend on how rows were grouped.
-    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
-    tokenizer.add_special_tokens([MASK])
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([*SPECIALS, MASK])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )

@@ -1,0 +1,56 @@
+"""How zero-shot transfer and retrieval answer to cognates and word order, in the artificial languages.
+
+    python benchmarks/sensitivity.py --store STORE --out benchmarks/results/sensitivity.json
+
+Runs phase 1 of `quickstart` in several worlds, then UD POS (baseline arm alone) and Tatoeba; one seed each. Writes the
+numbers with the machine that gave them, and prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from effstilts.cli import main as effstilts
+from effstilts.store import Store
+
+WORLDS = {
+    "own cognates, own order": [],
+    "own cognates, English order": ["synthetic.word_order=english"],
+    "no cognates, own order": ["synthetic.cognates=0"],
+    "all cognates, own order": ["synthetic.cognates=1"],
+}
+REDUCED = ["intermediate=null", "targets=[{task: synthetic/udpos, training: {steps: 150}}]"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--worlds", nargs="*", default=list(WORLDS), choices=list(WORLDS), metavar="WORLD")
+    options = parser.parse_args()
+    results: dict[str, object] = {}
+    record: dict = {}
+    for world in options.worlds:
+        name = "sensitivity-" + world.replace(", ", "-").replace(" ", "-")
+        arguments = ["run", "quickstart", "--store", str(options.store), "--quiet", "--set", f"name={name}"]
+        for override in [*REDUCED, *WORLDS[world]]:
+            arguments += ["--set", override]
+        began = time.perf_counter()
+        if (code := effstilts(arguments)) != 0:
+            raise SystemExit(code)
+        record = Store(options.store).read_run(name)
+        results[world] = {
+            "scores": {f"{c['task']} {c['language']}": round(c["score"], 2) for c in record["cells"]},
+            "wall_seconds": round(time.perf_counter() - began, 1),
+        }
+    (target,) = {s["name"] for s in record["steps"] if s["kind"] == "target"}
+    machine = Store(options.store).facts(*target.split("-", 1))["machine"]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"seed": 1, "machine": machine, "worlds": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
