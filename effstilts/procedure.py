@@ -178,7 +178,7 @@ def _retrieval(
         raise RecipeError(f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval needs aligned sentences")
     settings = recipe.retrieval
     for language, split in _languages(bench, task, settings.languages).items():
-        part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
+        part = TaskPart(task, language, rows=settings.rows)
         spec = {
             "task": _part_identity(bench, part, split),
             "model": encoder.key,

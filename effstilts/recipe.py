@@ -145,6 +145,7 @@ class Retrieval:
     layer: index into hidden_states, where 0 is the embedding output; -1: the protocol's choice for the depth
         (12 layers: 8, 24 layers: 14, else two thirds of the depth).
     pooling: `mean` over the tokens, or `cls`; special_tokens: whether the mean counts <s> and </s>, as XTREME's does.
+    rows: first sentence pairs used, 0: all. Fewer candidates make the task easier: such a number is no benchmark's.
     """
 
     tasks: tuple[str, ...] = ()
@@ -152,12 +153,13 @@ class Retrieval:
     layer: int = -1
     pooling: Literal["mean", "cls"] = "mean"
     special_tokens: bool = True
+    rows: int = 0
     batch_tokens: int = 16384
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where rows come from. `evaluation_rows`: first rows of each evaluation split used, 0: all."""
+    """Where rows come from. `evaluation_rows`: first rows of each target's evaluation split used, 0: all."""
 
     source: Literal["auto", "files", "hub", "synthetic"] = "auto"
     evaluation_rows: int = 0

@@ -88,7 +88,7 @@ targets:
   - {task: synthetic/udpos, rows: 64, languages: [qaa], training: {steps: 5}}
   - {task: synthetic/tydiqa, rows: 64, languages: [qab], training: {steps: 5}}
   - {task: synthetic/xcopa, rows: 64, languages: [qac], training: {steps: 5}}
-retrieval: {tasks: [synthetic/tatoeba], languages: [qaa]}
+retrieval: {tasks: [synthetic/tatoeba], languages: [qaa], rows: 12}
 tasks:
   tiny/text: {kind: masked_lm, files: {train: "FOLDER/text.{lang}.txt"}, languages: [en, qaa], max_length: 32}
 """

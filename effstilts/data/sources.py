@@ -89,7 +89,9 @@ def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) 
         identity["files"] = [_hash_once(path) for path in paths]
         identity["format"] = _format(task, split)
     elif task.hub:
-        identity["hub"] = asdict(task.hub) | {"split": split, "language": language}
+        identity["hub"] = asdict(task.hub) | {"split": split, "language": language, "revision": _revision(task)}
+        if Path(task.hub.id).is_dir():
+            identity["files"] = [_hash_once(path) for path in sorted(Path(task.hub.id).rglob("*")) if path.is_file()]
     return content_key(identity)
 
 
@@ -252,6 +254,29 @@ def _aligned(sources: Iterator[Row], targets: Iterator[Row], paths: Sequence[Pat
         yield {"source": source["text"], "target": target["text"]}, place
 
 
+_REVISIONS: dict[str, str] = {}
+
+
+def _revision(task: Task) -> str:
+    """The hub commit that is read: the declared one, else the one that is newest now, which goes into every key."""
+    hub = task.hub
+    assert hub is not None
+    if hub.revision or Path(hub.id).is_dir():
+        return hub.revision
+    if hub.id not in _REVISIONS:
+        try:
+            from huggingface_hub import HfApi
+
+            _REVISIONS[hub.id] = str(HfApi().dataset_info(hub.id).sha)
+        except Exception as error:
+            raise DataError(
+                f"{task.name}: cannot ask the hub for the revision of {hub.id} ({type(error).__name__}); declare one "
+                f"(tasks: {{{task.name}: {{extends: {task.name}, hub: {{..., revision: COMMIT}}}}}}), or put the "
+                f"official files into the folder of {ENVIRONMENT}"
+            ) from error
+    return _REVISIONS[hub.id]
+
+
 def _hub_rows(task: Task, split: SplitName, language: str, where: DataConfig) -> Iterator[Row]:
     hub = task.hub
     assert hub is not None
@@ -262,7 +287,7 @@ def _hub_rows(task: Task, split: SplitName, language: str, where: DataConfig) ->
     code = hub.language_codes.get(language, language)
     name = hub.config.format(lang=code) or None
     hub_split = hub.splits[split].format(lang=code)
-    options: dict[str, Any] = {"revision": hub.revision} if hub.revision and not Path(hub.id).is_dir() else {}
+    options: dict[str, Any] = {"revision": revision} if (revision := _revision(task)) else {}
     if os.environ.get("HF_DATASETS_CACHE"):
         options["cache_dir"] = os.environ["HF_DATASETS_CACHE"]
     datasets.disable_progress_bars()

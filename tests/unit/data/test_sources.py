@@ -202,6 +202,24 @@ def test_a_hub_shaped_repository_of_parquet_files(tmp_path: Path, monkeypatch: p
     config = DataConfig(source="hub", offline=True)
     assert [e["id"] for e in load(task, "train", "en", config).examples] == ["english-1", "english-3"]
     assert [e["id"] for e in load(task, "test", "sw", config).examples] == ["swahili-2"]
+    before = fingerprint(task, "train", "en", config)
+    pq.write_table(table.slice(0, 2), repository / "train-00000-of-00001.parquet")
+    assert fingerprint(task, "train", "en", config) != before
+
+
+def test_an_unpinned_hub_set_is_pinned_to_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    task, config = get("anli"), DataConfig(source="hub")
+    with pytest.raises(DataError, match="cannot ask the hub for the revision of facebook/anli"):
+        fingerprint(task, "train", "en", config)
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        monkeypatch.setattr("effstilts.data.sources._REVISIONS", {})
+        info = type("Info", (), {"sha": commit})
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, info=info: info)
+        found.append(fingerprint(task, "train", "en", config))
+    assert found[0] != found[1]
 
 
 def test_offline_never_asks_the_hub() -> None:
