@@ -7,18 +7,15 @@ override them there.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from effstilts.errors import RecipeError, did_you_mean
+from effstilts.yaml_tree import apply_override, decode, parse_yaml
 
 MAX_RECIPE_BYTES = 1 << 20
-MAX_RECIPE_NODES = 100_000
 
 
 @dataclass(frozen=True)
@@ -226,74 +223,6 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe_from_tree(tree, str(path))
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML without tags, with repeated keys refused and a bound on the expanded size (alias bombs)."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        keys = [loader.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} is not text; quote it")
-            if keys.count(key) > 1:
-                raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} stands twice")
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    try:
-        tree = yaml.load(text, Loader)  # noqa: S506 - a subclass of SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from error
-    budget = MAX_RECIPE_NODES
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        budget -= 1
-        if budget < 0:
-            raise RecipeError(f"{where}: expands to more than {MAX_RECIPE_NODES} values")
-        if isinstance(node, dict):
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
-    return tree
-
-
-def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Sets `a.b.c=VALUE` in the tree; VALUE is YAML. List items are named by their index."""
-    key, sign, text = override.partition("=")
-    if not sign or not key:
-        raise RecipeError(f"--set {override}: write key=value, for example --set training.steps=100")
-    value = parse_yaml(text, f"--set {key}")
-    node: Any = tree
-    parts = key.split(".")
-    for part in parts[:-1]:
-        if isinstance(node, list):
-            node = node[_index(node, part, key)]
-        elif node.get(part) is None:
-            node[part] = {}
-            node = node[part]
-        else:
-            node = node[part]
-        if not isinstance(node, dict | list):
-            raise RecipeError(f"--set {key}: {part!r} is a plain value, it has no keys")
-    if isinstance(node, list):
-        node[_index(node, parts[-1], key)] = value
-    else:
-        node[parts[-1]] = value
-
-
-def _index(items: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise RecipeError(f"--set {key}: {part!r} is not an index into a list of {len(items)}")
-    return int(part)
-
-
 def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
     """Builds and checks a Recipe from plain YAML data."""
     tree = dict(tree)
@@ -314,7 +243,7 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
         tree["intermediate"] = {name: inherit(arm or {}) for name, arm in tree["intermediate"].items()}
     if isinstance(tree.get("targets"), list):
         tree["targets"] = [inherit({"task": t} if isinstance(t, str) else t) for t in tree["targets"]]
-    recipe: Recipe = _decode(Recipe, tree, where, "")
+    recipe: Recipe = decode(Recipe, tree, where, shorthands={Share: "task", Target: "task", Model: "name"})
     _check(recipe, where)
     return recipe
 
@@ -327,82 +256,6 @@ def _arms(value: Any) -> Any:
         names = [str(v.get("task", "?")) if isinstance(v, dict) else str(v) for v in value]
         return {"+".join(name.rpartition("/")[2] for name in names): {"tasks": value}}
     return value
-
-
-def _decode(kind: Any, value: Any, where: str, path: str) -> Any:
-    """`value` as `kind`, or a RecipeError that names the key and what was expected."""
-    at = f"{where}: {path}" if path else where
-    origin, arguments = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if isinstance(value, str) and kind in (Share, Target, Model):
-            value = {"name" if kind is Model else "task": value}
-        if value is None:
-            value = {}
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"{at}: expected a mapping with keys {', '.join(_names(kind))}, got {value!r}")
-        hints = get_type_hints(kind)
-        for key in value:
-            if key not in hints:
-                hint = did_you_mean(str(key), hints)
-                raise RecipeError(f"{at}: unknown key {key!r}{hint}; known keys: {', '.join(_names(kind))}")
-        for needed in dataclasses.fields(kind):
-            if (
-                needed.default is dataclasses.MISSING
-                and needed.default_factory is dataclasses.MISSING
-                and value.get(needed.name) is None
-            ):
-                raise RecipeError(f"{at}: the key {needed.name!r} is missing")
-        parts = {
-            key: _decode(hints[key], item, where, f"{path}.{key}" if path else str(key))
-            for key, item in value.items()
-            if item is not None
-        }
-        return kind(**parts)
-    if kind is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _decode(next(a for a in arguments if a is not type(None)), value, where, path)
-    if origin is Literal:
-        if value not in arguments:
-            hint = did_you_mean(str(value), map(str, arguments))
-            raise RecipeError(f"{at}: {value!r} is not one of {', '.join(map(str, arguments))}{hint}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            value = [value]
-        return tuple(_decode(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"{at}: expected a mapping, got {value!r}")
-        return {key: _decode(arguments[1], item, where, f"{path}.{key}") for key, item in value.items()}
-    return _scalar(kind, value, at)
-
-
-def _scalar(kind: Any, value: Any, at: str) -> Any:
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is float and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-5 (no dot) as text.
-        try:
-            number = float(value) if isinstance(value, int | float | str) else math.nan
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    if kind is str:
-        if isinstance(value, str):
-            return value
-        if isinstance(value, bool):
-            raise RecipeError(f"{at}: YAML reads {'yes/on' if value else 'no/off'} as {value}; put it in quotes")
-        if isinstance(value, int):
-            return str(value)
-    raise RecipeError(f"{at}: expected {kind.__name__}, got {value!r}")
-
-
-def _names(kind: type) -> list[str]:
-    return [f.name for f in dataclasses.fields(kind)]
 
 
 def _check(recipe: Recipe, where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import sys
 import time
 from typing import Any
 
@@ -29,7 +30,8 @@ class Meter:
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            # Linux counts in KiB, macOS in bytes.
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         return {
             "cost": {

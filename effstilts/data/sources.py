@@ -1,30 +1,21 @@
 """Rows of a task from the hub, from a folder of official files, or from the generator.
 
-Whatever the source, a task's columns, templates and label spellings turn a row into the roles of its kind:
-
-    classification  id, text, text_pair (or None), label (a name of task.labels)
-    choice          id, prompt, choices, label (an index)
-    span            id, question, context, answers [{text, start}]
-    tagging         id, tokens, tags
-    masked_lm       id, text, text_pair (or None)
-    bitext          id, source, target
-
-and `where`, the place it came from. A label outside the set, a missing column, a stripped label: a DataError that
-names the place.
+Which source gives a split, what identifies its rows without reading them, and the rows in the roles of the task's
+kind (`effstilts.data.roles`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from effstilts.data.readers import READERS, Row
+from effstilts.data.roles import examples
 from effstilts.errors import DataError, MissingDependencyError, RecipeError
 from effstilts.store import content_key, file_hash
 from effstilts.tasks.task import SplitName, Task
@@ -61,8 +52,8 @@ def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: 
     raw = _raw_rows(task, chosen, split, language, where)
     if task.holdout is not None and split in ("train", "dev"):
         raw = _held_out(task, raw, split)
-    examples = list(islice(_examples(task, split, raw), limit))
-    return LoadedRows(examples, f"{task.name} ({language}, {split}) from {chosen}")
+    rows = list(islice(examples(task, raw), limit))
+    return LoadedRows(rows, f"{task.name} ({language}, {split}) from {chosen}")
 
 
 def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) -> str:
@@ -315,150 +306,3 @@ def _held_out(task: Task, raw: Iterator[Row], split: SplitName) -> Iterator[Row]
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
         if (number < task.holdout.share) == (split == "dev"):
             yield row, place
-
-
-def _examples(task: Task, split: SplitName, raw: Iterator[Row]) -> Iterator[dict[str, Any]]:
-    make = _MAKERS[task.kind]
-    for number, (row, place) in enumerate(raw):
-        for column, replacements in task.values.items():
-            value = _value(row, column, place, task)
-            if str(value) not in replacements:
-                raise DataError(f"{place}: {column} is {value!r}, known are {', '.join(replacements)}")
-            row = {**row, column: replacements[str(value)]}
-        example = make(task, row, place)
-        if example is None:
-            continue
-        example.setdefault("id", str(row.get("id") or row.get("idx") or number))
-        example["where"] = place
-        yield example
-
-
-def _value(row: Mapping[str, Any], column: str, place: str, task: Task) -> Any:
-    if column not in row:
-        raise DataError(f"{place}: {task.name} needs a column {column!r}; there are {', '.join(map(str, row))}")
-    return row[column]
-
-
-def _text(task: Task, row: Mapping[str, Any], column: str, place: str) -> str:
-    """A column's text, or a template with columns in braces."""
-    if "{" not in column:
-        value = _value(row, column, place, task)
-        if not isinstance(value, str):
-            raise DataError(f"{place}: {column} is {value!r}, expected text")
-        return value
-    text = ""
-    for literal, name, spec, conversion in string.Formatter().parse(column):
-        text += literal
-        if name is not None:
-            if not name.isidentifier() or spec or conversion:
-                raise RecipeError(f"{task.name}: the template {column!r} may hold plain column names alone")
-            text += str(_value(row, name, place, task))
-    return text
-
-
-def _role_text(task: Task, row: Mapping[str, Any], role: str, place: str) -> str:
-    column = task.columns[role]
-    if not isinstance(column, str):
-        raise RecipeError(f"{task.name}: the role {role!r} takes one column, not {list(column)}")
-    return _text(task, row, column, place)
-
-
-def _label(task: Task, row: Mapping[str, Any], place: str) -> str | None:
-    """The raw label after `label_values`; None means that the row is dropped. DataError for a stripped one."""
-    column = str(task.columns["label"])
-    value = _value(row, column, place, task)
-    raw = "" if value is None else str(value)
-    if raw in task.drop_labels:
-        return None
-    label = task.label_values.get(raw, raw)
-    if raw == "" or (raw == "-1" and raw not in task.label_values):
-        raise DataError(f"{place}: the label is stripped (column {column!r} is {value!r}); {task.name} needs it")
-    return label
-
-
-def _classification(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
-    label = _label(task, row, place)
-    if label is None:
-        return None
-    if label not in task.labels:
-        raise DataError(f"{place}: the label {label!r} is not one of {', '.join(task.labels)}")
-    pair = _role_text(task, row, "text_pair", place) if "text_pair" in task.columns else None
-    return {"text": _role_text(task, row, "text", place), "text_pair": pair, "label": label}
-
-
-def _choice(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
-    label = _label(task, row, place)
-    if label is None:
-        return None
-    column = task.columns["choices"]
-    if isinstance(column, str) and "{" not in column:
-        value = _value(row, column, place, task)
-        if isinstance(value, Mapping):
-            names, value = [str(x) for x in value.get("label", [])], value.get("text")
-            if label in names:
-                label = str(names.index(label))
-        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
-            raise DataError(f"{place}: {column} is {str(value)[:60]!r}, expected a list of texts")
-        choices = list(value)
-    else:
-        choices = [_text(task, row, c, place) for c in ((column,) if isinstance(column, str) else column)]
-    if not label.isdigit() or int(label) >= len(choices):
-        raise DataError(f"{place}: the label {label!r} names none of the {len(choices)} choices")
-    return {"prompt": _role_text(task, row, "prompt", place), "choices": choices, "label": int(label)}
-
-
-def _span(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
-    answers = _value(row, str(task.columns["answers"]), place, task)
-    try:
-        found = [{"text": t, "start": int(s)} for t, s in zip(answers["text"], answers["answer_start"], strict=True)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{place}: answers need lists `text` and `answer_start`, got {str(answers)[:60]}") from error
-    if not found and not task.no_answer:
-        raise DataError(f"{place}: the answers are stripped; {task.name} needs them")
-    return {
-        "id": str(_value(row, str(task.columns["id"]), place, task)),
-        "question": _role_text(task, row, "question", place),
-        "context": _role_text(task, row, "context", place),
-        "answers": found,
-    }
-
-
-def _tagging(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
-    tokens = _value(row, str(task.columns["tokens"]), place, task)
-    raw = _value(row, str(task.columns["tags"]), place, task)
-    if not isinstance(tokens, list) or not isinstance(raw, list) or len(tokens) != len(raw) or not tokens:
-        raise DataError(f"{place}: expected as many tags as words, and at least one")
-    tags = []
-    for tag in raw:
-        name = task.label_values.get(str(tag), task.labels[tag] if _is_index(tag, task) else str(tag))
-        if name not in task.labels:
-            raise DataError(f"{place}: the tag {name!r} is not one of {', '.join(task.labels)}")
-        tags.append(name)
-    return {"tokens": [str(t) for t in tokens], "tags": tags}
-
-
-def _is_index(tag: Any, task: Task) -> bool:
-    return isinstance(tag, int) and 0 <= tag < len(task.labels)
-
-
-def _masked_lm(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
-    pair = _role_text(task, row, "text_pair", place) if "text_pair" in task.columns else None
-    return {"text": _role_text(task, row, "text", place), "text_pair": pair}
-
-
-def _bitext(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
-    # The hub's older rows keep the line's end.
-    return {
-        "source": _role_text(task, row, "source", place).rstrip("\r\n"),
-        "target": _role_text(task, row, "target", place).rstrip("\r\n"),
-    }
-
-
-_MAKERS: Mapping[str, Any] = {
-    "classification": _classification,
-    "choice": _choice,
-    "span": _span,
-    "tagging": _tagging,
-    "masked_lm": _masked_lm,
-    "bitext": _bitext,
-}

@@ -1,0 +1,159 @@
+"""YAML -> plain data -> frozen dataclasses, with every mistake named by its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from effstilts.errors import RecipeError, did_you_mean
+
+MAX_NODES = 100_000
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML without tags, with repeated keys refused and a bound on the expanded size (alias bombs)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} is not text; quote it")
+            if keys.count(key) > 1:
+                raise RecipeError(f"{where}, line {node.start_mark.line + 1}: the key {key!r} stands twice")
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        tree = yaml.load(text, Loader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from error
+    budget = MAX_NODES
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        budget -= 1
+        if budget < 0:
+            raise RecipeError(f"{where}: expands to more than {MAX_NODES} values")
+        if isinstance(node, dict):
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return tree
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Sets `a.b.c=VALUE` in the tree; VALUE is YAML. List items are named by their index."""
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise RecipeError(f"--set {override}: write key=value, for example --set training.steps=100")
+    value = parse_yaml(text, f"--set {key}")
+    node: Any = tree
+    parts = key.split(".")
+    for part in parts[:-1]:
+        if isinstance(node, list):
+            node = node[_index(node, part, key)]
+        elif node.get(part) is None:
+            node[part] = {}
+            node = node[part]
+        else:
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise RecipeError(f"--set {key}: {part!r} is a plain value, it has no keys")
+    if isinstance(node, list):
+        node[_index(node, parts[-1], key)] = value
+    else:
+        node[parts[-1]] = value
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise RecipeError(f"--set {key}: {part!r} is not an index into a list of {len(items)}")
+    return int(part)
+
+
+def decode(kind: Any, value: Any, where: str, path: str = "", shorthands: Mapping[type, str] | None = None) -> Any:
+    """Plain data as `kind` (dataclasses, tuples, mappings, literals, scalars), or a RecipeError that names the key and
+    what was expected. shorthands: for a dataclass, the field that a bare text stands for."""
+    shorthands = shorthands or {}
+    at = f"{where}: {path}" if path else where
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(value, str) and kind in shorthands:
+            value = {shorthands[kind]: value}
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{at}: expected a mapping with keys {', '.join(_names(kind))}, got {value!r}")
+        hints = get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                hint = did_you_mean(str(key), hints)
+                raise RecipeError(f"{at}: unknown key {key!r}{hint}; known keys: {', '.join(_names(kind))}")
+        for needed in dataclasses.fields(kind):
+            if (
+                needed.default is dataclasses.MISSING
+                and needed.default_factory is dataclasses.MISSING
+                and value.get(needed.name) is None
+            ):
+                raise RecipeError(f"{at}: the key {needed.name!r} is missing")
+        parts = {
+            key: decode(hints[key], item, where, f"{path}.{key}" if path else str(key), shorthands)
+            for key, item in value.items()
+            if item is not None
+        }
+        return kind(**parts)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return decode(next(a for a in arguments if a is not type(None)), value, where, path, shorthands)
+    if origin is Literal:
+        if value not in arguments:
+            hint = did_you_mean(str(value), map(str, arguments))
+            raise RecipeError(f"{at}: {value!r} is not one of {', '.join(map(str, arguments))}{hint}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            value = [value]
+        return tuple(decode(arguments[0], item, where, f"{path}[{i}]", shorthands) for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{at}: expected a mapping, got {value!r}")
+        return {key: decode(arguments[1], item, where, f"{path}.{key}", shorthands) for key, item in value.items()}
+    return _scalar(kind, value, at)
+
+
+def _scalar(kind: Any, value: Any, at: str) -> Any:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float and not isinstance(value, bool):
+        # YAML 1.1 reads 1e-5 (no dot) as text.
+        try:
+            number = float(value) if isinstance(value, int | float | str) else math.nan
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    if kind is str:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bool):
+            raise RecipeError(f"{at}: YAML reads {'yes/on' if value else 'no/off'} as {value}; put it in quotes")
+        if isinstance(value, int):
+            return str(value)
+    raise RecipeError(f"{at}: expected {kind.__name__}, got {value!r}")
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
