@@ -1,399 +1,351 @@
-"""Data sets of the artificial languages, each with the columns of the real one that it stands for."""
+"""Data sets of the artificial languages, each with the columns of the real one that it stands for.
+
+A data set is a pair of functions: `draw` makes a meaning out of (draws, seed, split), `render` writes it in a language.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from effstilts.synthetic.draw import Draw
-from effstilts.synthetic.language import LANGUAGES, Language, Word, World, join, language
+from effstilts.synthetic.inference import draw_pair
+from effstilts.synthetic.language import LANGUAGES, Language, World, join
+from effstilts.synthetic.language import language as language_of
 from effstilts.synthetic.meaning import (
-    ADJECTIVES,
-    ANTONYM,
-    CAUSATIVES,
-    CAUSED_KINDS,
-    COMPANIES,
-    COMPANY_KINDS,
-    HYPERNYM,
+    ANIMATE,
     NAMES,
     NOUNS,
-    PLACES,
-    RELATIONS,
-    SURNAMES,
-    TIMES,
-    TOWNS,
-    VERBS,
     Event,
-    Phrase,
+    draw_cause,
     draw_event,
-    event_split,
+    draw_named,
+    draw_phrase,
+    draw_state,
     nouns_of,
     split_of,
 )
+from effstilts.synthetic.questions import (
+    Choice,
+    Reading,
+    draw_copa,
+    draw_ending,
+    draw_object,
+    draw_reading,
+    question_split,
+    squad_row,
+)
 
-_TRANSITIVE = tuple(verb for verb, kinds in VERBS.items() if kinds)
+# A sentence to be: the event, and the part asked for, if it is a question.
+Sentence = tuple[Event, str]
 
-Make = Callable[[Draw, Language, World, str, int], dict[str, Any]]
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands: its language, English beside it, and its running number."""
+
+    tongue: Language
+    english: Language
+    split: str
+    index: int
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """stands_for: the real data set with the same columns. aligned: row i has one meaning in every language."""
+    """stands_for: the real data set with the same columns. splits; languages: those of dev and test;
+    train_languages: those of train, empty where there is no train split. labels: label values -> names. aligned: row
+    i has one meaning in every language."""
 
     stands_for: str
-    make: Make
+    columns: tuple[str, ...]
+    draw: Callable[[Draw, int, str], Any]
+    render: Callable[[Any, Place], dict[str, Any]]
     splits: tuple[str, ...] = ("train", "dev", "test")
+    languages: tuple[str, ...] = LANGUAGES
+    train_languages: tuple[str, ...] = ("en",)
+    labels: Mapping[Any, str] = field(default_factory=dict)
     aligned: bool = False
-    every_language_trains: bool = False
 
 
-def rows(
-    dataset: str, split: str, language_code: str, count: int, world: World | None = None
-) -> Iterator[dict[str, Any]]:
-    """The first `count` rows of an endless stream; a longer count only adds rows.
+def rows(dataset: str, split: str, language: str, count: int, world: World | None = None) -> Iterator[dict[str, Any]]:
+    """The first `count` rows of an endless stream; a longer count only adds rows. No two rows have one meaning.
 
-    ValueError for an unknown data set, split or language, and for training rows of a labelled set in another language
-    than English: there are none, as in the real sets.
+    ValueError for an unknown data set, split or language, for training rows of a labelled set in another language
+    than English (there are none, as in the real sets), and where there are fewer than `count` rows to be had.
     """
     world = world or World()
+    _checked(dataset, split, language)
+    if count < 0:
+        raise ValueError(f"a count of rows is at least 0, got {count}")
+    return _rows(dataset, split, language, count, world)
+
+
+def _checked(dataset: str, split: str, code: str) -> None:
     if dataset not in DATASETS:
         raise ValueError(f"no artificial data set {dataset!r}; there are {', '.join(DATASETS)}")
     info = DATASETS[dataset]
     if split not in info.splits:
         raise ValueError(f"{dataset} has no split {split!r}; it has {', '.join(info.splits)}")
-    if language_code not in LANGUAGES:
-        raise ValueError(f"no artificial language {language_code!r}; there are {', '.join(LANGUAGES)}")
-    if split == "train" and language_code != "en" and not info.every_language_trains:
-        raise ValueError(f"{dataset} has training rows in English alone, as the real set; {language_code!r} has none")
-    tongue = language(language_code, world)
-    stream = "all" if info.aligned else language_code
-    seen: set[str] = set()
+    if code not in LANGUAGES:
+        raise ValueError(f"no artificial language {code!r}; there are {', '.join(LANGUAGES)}")
+    if code not in info.languages:
+        raise ValueError(f"{dataset} ({info.stands_for}) is in {', '.join(info.languages)}, not in {code!r}")
+    if split == "train" and code not in info.train_languages:
+        raise ValueError(f"{dataset} has training rows in English alone, as {info.stands_for}; {code!r} has none")
+
+
+def _rows(dataset: str, split: str, code: str, count: int, world: World) -> Iterator[dict[str, Any]]:
+    info = DATASETS[dataset]
+    tongue, english = language_of(code, world), language_of("en", world)
+    stream = "all" if info.aligned else code
+    seen: set[Any] = set()
     index = 0
     while len(seen) < count:
-        made = info.make(Draw(world.seed, dataset, split, stream, index), tongue, world, split, index)
+        meaning = info.draw(Draw(world.seed, dataset, split, stream, index), world.seed, split)
         index += 1
-        # Rows are distinct; the key leaves out running numbers.
-        key = str([value for name, value in made.items() if name not in ("id", "idx", "source_id")])
-        if key in seen:
+        if meaning in seen:
             if index > 50 * count + 1000:
-                raise ValueError(f"{dataset} ({language_code}, {split}) has fewer than {count} distinct rows")
+                raise ValueError(f"{dataset} ({code}, {split}) has fewer than {count} distinct rows")
             continue
-        seen.add(key)
-        yield made
+        yield info.render(meaning, Place(tongue, english, split, len(seen)))
+        seen.add(meaning)
 
 
-def _text(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    sentences = []
-    for _ in range(1 + draw.below(2)):
+def bucc(
+    language: str, world: World | None = None, *, split: str = "test", sentences: int = 1000, pairs: int = 250
+) -> dict[str, list[tuple[str, str]]]:
+    """A comparable corpus: {"source": [(id, text)], "target": [(id, text)], "gold": [(source id, target id)]}.
+
+    source is in the language, target in English, `sentences` each and in an order of its own; `pairs` of them
+    translate each other and no others do. split: dev (to set a threshold) or test. ValueError for a language that is
+    English or unknown, another split, or more pairs than sentences.
+    """
+    world = world or World()
+    if language not in LANGUAGES[1:]:
+        raise ValueError(f"bucc pairs English with {', '.join(LANGUAGES[1:])}, not with {language!r}")
+    if split not in ("dev", "test"):
+        raise ValueError(f"bucc has no split {split!r}; it has dev, test")
+    if not 0 <= pairs <= sentences:
+        raise ValueError(f"bucc takes 0 to {sentences} pairs out of {sentences} sentences, got {pairs}")
+    draw = Draw(world.seed, "bucc", split, language)
+    meanings: dict[Event, None] = {}
+    while len(meanings) < 2 * sentences - pairs:
+        meanings.setdefault(_draw_single(draw, world.seed, split))
+    drawn = list(meanings)
+    sides = (drawn[:sentences], drawn[:pairs] + drawn[sentences:])
+    texts: list[list[tuple[str, str]]] = []
+    names: list[dict[int, str]] = []
+    for code, events in zip((language, "en"), sides, strict=True):
+        tongue = language_of(code, world)
+        order = draw.sample(range(sentences), sentences)
+        ids = {item: f"{code}-{place + 1:09d}" for place, item in enumerate(order)}
+        texts.append([(ids[item], join(tongue.sentence(events[item]))) for item in order])
+        names.append(ids)
+    gold = [(names[0][item], names[1][item]) for item in range(pairs)]
+    return {"source": texts[0], "target": texts[1], "gold": sorted(gold)}
+
+
+def _draw_single(draw: Draw, seed: int, split: str) -> Event:
+    """One statement by itself."""
+    kind = draw.below(10)
+    if kind < 7:
+        return draw_event(draw, seed, split)
+    if kind < 8:
+        return draw_state(draw, seed, split)
+    return draw_cause(draw, seed, split)[0] if kind < 9 else draw_named(draw, seed, split)
+
+
+def _draw_text(draw: Draw, seed: int, split: str) -> tuple[Sentence, ...]:
+    """One to three sentences: statements, a question now and then, a cause and what came of it."""
+    sentences: list[Sentence] = []
+    target = 1 + draw.below(3)
+    while len(sentences) < target:
         kind = draw.below(10)
-        if kind < 6:
-            sentences.append(tongue.sentence(draw_event(draw, world.seed, split)))
-        elif kind < 8:
-            sentences.append(_state(draw, tongue, world, split))
-        elif kind < 9:
-            sentences.append(_named(draw, tongue, world, split)[0])
+        if kind == 0:
+            sentences.append(_draw_question(draw, seed, split))
+        elif kind == 1 and target > 1:
+            sentences += [(event, "") for event in draw_cause(draw, seed, split)]
         else:
-            event = draw_event(draw, world.seed, split, transitive=True)
-            sentences.append(tongue.sentence(event, draw.choice(("agent", "patient"))))
-    return {"text": " ".join(join(words) for words in sentences)}
+            sentences.append((_draw_single(draw, seed, split), ""))
+    return tuple(sentences[:target])
 
 
-def _state(draw: Draw, tongue: Language, world: World, split: str) -> list[Word]:
-    """Someone does something to a thing, or the thing is in a state."""
-    cause, effect = _causal(draw, world, split)
-    return tongue.sentence(effect if draw.chance(0.5) else cause)
-
-
-def _parallel(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    event = draw_event(draw, world.seed, split)
-    return {"source": join(language("en", world).sentence(event)), "target": join(tongue.sentence(event))}
-
-
-def _nli(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    label = draw.below(3)
+def _draw_question(draw: Draw, seed: int, split: str) -> Sentence:
+    part = draw.choice(("agent", "patient", "place", "number"))
     while True:
-        premise = draw_event(draw, world.seed, split, transitive=True, rich=0.6, names=0.15)
-        hypothesis = (_entailed, _neutral, _contradicted)[label](draw, premise)
-        if hypothesis is not None:
-            break
-    return {
-        "premise": join(tongue.sentence(premise)),
-        "hypothesis": join(tongue.sentence(hypothesis)),
-        "label": label,
-        "idx": index,
-    }
+        event = draw_event(draw, seed, split, transitive=True, rich=0.3, negated=0.0)
+        if part == "number" and event.patient:
+            event = event._replace(patient=event.patient._replace(number=2))
+        if question_split(seed, event, part) == split:
+            return event, part
 
 
-def _entailed(draw: Draw, event: Event) -> Event | None:
-    """Less is said: a modifier goes, or a noun becomes its hypernym. A negated event keeps all, in another order."""
-    assert event.patient is not None
-    if event.negated:
-        return replace(event, time_first=not event.time_first) if event.time else None
-    options: list[Event] = []
-    if event.place:
-        options.append(replace(event, place="", relation=""))
-    if event.patient.adjective:
-        options.append(replace(event, patient=replace(event.patient, adjective="")))
-    if event.agent.adjective:
-        options.append(replace(event, agent=replace(event.agent, adjective="")))
-    if event.patient.count == 1 and not event.patient.adjective:
-        options.append(replace(event, patient=Phrase(HYPERNYM[event.patient.noun])))
-    return draw.choice(options) if options else None
+def _draw_tagged(draw: Draw, seed: int, split: str) -> Sentence:
+    kind = draw.below(10)
+    if kind < 6:
+        return draw_event(draw, seed, split, rich=0.6), ""
+    return _draw_question(draw, seed, split) if kind == 6 else (_draw_single(draw, seed, split), "")
 
 
-def _neutral(draw: Draw, event: Event) -> Event | None:
-    """More is said than is known."""
-    assert event.patient is not None
-    options: list[Event] = []
-    if not event.place:
-        options.append(replace(event, place=draw.choice(PLACES), relation=draw.choice(RELATIONS)))
-    if not event.patient.adjective:
-        options.append(replace(event, patient=replace(event.patient, adjective=draw.choice(ADJECTIVES))))
-    if not event.agent.adjective and not event.agent.is_name:
-        options.append(replace(event, agent=replace(event.agent, adjective=draw.choice(ADJECTIVES))))
-    return draw.choice(options) if options else None
+def _draw_entities(draw: Draw, seed: int, split: str) -> Sentence:
+    return (draw_named if draw.chance(0.8) else draw_event)(draw, seed, split), ""
 
 
-def _contradicted(draw: Draw, event: Event) -> Event | None:
-    """The opposite is said: of the whole, of an attribute, of a number, of the place."""
-    assert event.patient is not None
-    options = [replace(event, negated=not event.negated)]
-    if not event.negated:
-        for side in ("agent", "patient"):
-            phrase: Phrase = getattr(event, side)
-            if phrase.adjective:
-                changed = replace(phrase, adjective=ANTONYM[phrase.adjective])
-                options.append(_with(event, side, changed))
-            if phrase.count > 1:
-                changed = replace(phrase, count=2 + (phrase.count - 1) % 8)
-                options.append(_with(event, side, changed))
-        if event.place:
-            others = [place for place in PLACES if place != event.place]
-            options.append(replace(event, place=draw.choice(others)))
-    return draw.choice(options)
+def _draw_nli(draw: Draw, seed: int, split: str) -> tuple[Event, Event, int]:
+    label = draw.below(3)
+    return (*draw_pair(draw, seed, split, label), label)
 
 
-def _with(event: Event, side: str, phrase: Phrase) -> Event:
-    return replace(event, agent=phrase) if side == "agent" else replace(event, patient=phrase)
+_SWAPPABLE = {"watch": nouns_of(ANIMATE), "follow": nouns_of(ANIMATE), "visit": (), "help": (), "greet": ()}
 
 
-def _pawsx(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
+def _draw_paws(draw: Draw, seed: int, split: str) -> tuple[Event, Event, int]:
+    """A sentence and the same words in another order: time or place moved, and roles exchanged where label is 0."""
     label = draw.below(2)
     while True:
-        event = draw_event(draw, world.seed, split, rich=0.7, names=0.0, animate_patient=True)
-        if event.time and event.patient and event_split(world.seed, event) == split:
+        verb = draw.choice(tuple(_SWAPPABLE))
+        who = NAMES if draw.chance(0.3) else _SWAPPABLE[verb] or NOUNS["person"]
+        one, two = draw.sample(who, 2)
+        if split_of(seed, verb, one, two) == split:
             break
-    assert event.patient is not None
-    other = replace(event, time_first=not event.time_first)
+    base = draw_event(draw, seed, split, rich=0.7, place=1.0, negated=0.1)
+    agent, patient = draw_phrase(draw, one, 0.5), draw_phrase(draw, two, 0.5)
+    event = base._replace(verb=verb, agent=agent, patient=patient)
+    moves_time = bool(event.time) and draw.chance(0.5)
+    other = event._replace(time_moved=moves_time, place_moved=not moves_time)
     if label == 0:
-        other = replace(other, agent=event.patient, patient=event.agent)
-    return {
-        "id": index,
-        "sentence1": join(tongue.sentence(event)),
-        "sentence2": join(tongue.sentence(other)),
-        "label": label,
-    }
+        other = other._replace(agent=patient, patient=agent)
+    return (event, other, label) if draw.chance(0.5) else (other, event, label)
 
 
-def _question(draw: Draw, tongue: Language, world: World, split: str, index: int, share: float) -> dict[str, Any]:
-    events: list[Event] = []
-    while len(events) < 3:
-        event = draw_event(draw, world.seed, split, transitive=True, rich=0.3, place=0.7)
-        fresh = all(
-            event.verb != e.verb and event.agent.noun != e.agent.noun and event.patient != e.patient for e in events
-        )
-        if fresh and not event.negated:
-            events.append(event)
-    chosen = draw.choice(events)
-    assert chosen.patient is not None
-    parts = ["agent", "patient"] + (["place"] if chosen.place else [])
-    part = draw.choice(parts)
-    answerable = not draw.chance(share)
-    asked = chosen
-    if not answerable:
-        others = [verb for verb in _TRANSITIVE if all(verb != e.verb for e in events)]
-        asked = replace(chosen, verb=draw.choice(others))
-    context, answers = "", {"text": [], "answer_start": []}  # type: str, dict[str, list[Any]]
-    for event in events:
-        words = tongue.sentence(event)
-        base = len(context) + (1 if context else 0)
-        sentence = join(words)
-        context += (" " if context else "") + sentence
-        if event is chosen and answerable:
-            start, end = _span(words, part)
-            answers = {"text": [sentence[start:end]], "answer_start": [base + start]}
-    question = tongue.sentence(replace(asked, time="") if part != "place" else asked, asked=part)
-    return {
-        "id": f"{tongue.code}-{split}-{index}",
-        "title": "",
-        "context": context,
-        "question": join(question),
-        "answers": answers,
-    }
+def _say(place: Place, event: Event) -> str:
+    return join(place.tongue.sentence(event))
 
 
-def _span(words: list[Word], part: str) -> tuple[int, int]:
-    """Characters of the words that belong to a part, without a leading article."""
-    position, start, end = 0, -1, -1
-    for i, word in enumerate(words):
-        if i and word.upos != "PUNCT":
-            position += 1
-        if word.part == part and word.upos not in ("DET", "ADP"):
-            start = position if start < 0 else start
-            end = position + len(word.form)
-        position += len(word.form)
-    return start, end
+def _text(meaning: tuple[Sentence, ...], place: Place) -> dict[str, Any]:
+    return {"text": " ".join([join(place.tongue.sentence(event, asked)) for event, asked in meaning])}
 
 
-def _squad(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    return _question(draw, tongue, world, split, index, 0.0)
+def _parallel(event: Event, place: Place) -> dict[str, Any]:
+    return {"source": join(place.english.sentence(event)), "target": _say(place, event)}
 
 
-def _squad_v2(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    return _question(draw, tongue, world, split, index, 1 / 3)
+def _xnli(meaning: tuple[Event, Event, int], place: Place) -> dict[str, Any]:
+    premise, hypothesis, label = meaning
+    return {"premise": _say(place, premise), "hypothesis": _say(place, hypothesis), "label": label}
 
 
-def _unfitting(verb: str) -> list[str]:
-    """Nouns of the kinds that the verb does not take as patient."""
-    return [noun for kind, nouns in NOUNS.items() if kind not in VERBS[verb] for noun in nouns]
+def _mnli(meaning: tuple[Event, Event, int], place: Place) -> dict[str, Any]:
+    return _xnli(meaning, place) | {"idx": place.index}
 
 
-def _hellaswag(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    """Four endings with one agent and verb; the verb takes one object of the four."""
-    event = draw_event(draw, world.seed, split, transitive=True, rich=0.3)
-    assert event.patient is not None
-    endings = [event.patient.noun, *draw.sample(_unfitting(event.verb), 3)]
-    label = draw.below(4)
-    endings[0], endings[label] = endings[label], endings[0]
-    opening = replace(event, verb="wait", patient=None, negated=False)
-    texts = [join(tongue.sentence(replace(event, patient=Phrase(n), place="", relation=""))) for n in endings]
-    context = join(tongue.sentence(opening))
+def _paws(meaning: tuple[Event, Event, int], place: Place) -> dict[str, Any]:
+    one, two, label = meaning
+    return {"id": place.index, "sentence1": _say(place, one), "sentence2": _say(place, two), "label": label}
+
+
+def _squad(reading: Reading, place: Place) -> dict[str, Any]:
+    return squad_row(reading, place.tongue, f"{place.tongue.code}-{place.split}-{place.index}")
+
+
+def _hellaswag(choice: Choice, place: Place) -> dict[str, Any]:
+    context = _say(place, choice.premise)
     return {
         "ctx_a": context,
         "ctx_b": "",
         "ctx": context,
-        "endings": texts,
-        "label": str(label),
-        "activity_label": event.verb,
-        "source_id": f"{split}-{index}",
+        "endings": [_say(place, event) for event in choice.choices],
+        "label": str(choice.label),
+        "activity_label": place.tongue.stem(choice.choices[0].verb),
+        "source_id": f"{place.split}-{place.index}",
     }
 
 
-def _commonsense_qa(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    """What does someone do something to? One choice of five is of a kind that the verb takes."""
-    event = draw_event(draw, world.seed, split, transitive=True)
-    assert event.patient is not None
-    choices = [event.patient.noun, *draw.sample(_unfitting(event.verb), 4)]
-    label = draw.below(5)
-    choices[0], choices[label] = choices[label], choices[0]
+def _commonsense_qa(choice: Choice, place: Place) -> dict[str, Any]:
+    nouns = [place.tongue.stem(event.patient.noun) for event in choice.choices if event.patient]
     return {
-        "id": f"{split}-{index}",
-        "question": join(tongue.sentence(event, asked="patient")),
-        "question_concept": tongue.stem(event.verb),
-        "choices": {"label": list("ABCDE"), "text": [tongue.stem(noun) for noun in choices]},
-        "answerKey": "ABCDE"[label],
+        "id": f"{place.split}-{place.index}",
+        "question": join(place.tongue.sentence(choice.premise, "patient")),
+        "question_concept": place.tongue.stem(choice.premise.verb),
+        "choices": {"label": list("ABCDE"), "text": nouns},
+        "answerKey": "ABCDE"[choice.label],
     }
 
 
-def _causal(draw: Draw, world: World, split: str) -> tuple[Event, Event]:
-    """A cause and its effect: someone washes the table; the table is clean."""
-    while True:
-        verb = draw.choice(tuple(CAUSATIVES))
-        state = CAUSATIVES[verb]
-        noun = draw.choice(nouns_of(CAUSED_KINDS[state]))
-        agent = Phrase(draw.choice(NAMES) if draw.chance(0.5) else draw.choice(NOUNS["person"]))
-        place = draw.choice(PLACES) if draw.chance(0.3) else ""
-        cause = Event(verb, agent, Phrase(noun), draw.choice(RELATIONS) if place else "", place)
-        if agent.noun != noun and event_split(world.seed, cause) == split:
-            return cause, Event("", Phrase(noun), state=state)
-
-
-def _xcopa(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    """The wrong choice is the opposite state, or an act that leads to it."""
-    cause, effect = _causal(draw, world, split)
-    asks_cause = draw.chance(0.5)
-    opposite = ANTONYM[effect.state]
-    if asks_cause:
-        act = next(verb for verb, state in CAUSATIVES.items() if state == opposite)
-        premise, right, wrong = effect, cause, replace(cause, verb=act)
-    else:
-        premise, right, wrong = cause, effect, replace(effect, state=opposite)
-    label = draw.below(2)
-    choices = [right, wrong] if label == 0 else [wrong, right]
+def _xcopa(choice: Choice, place: Place) -> dict[str, Any]:
+    one, two = choice.choices
     return {
-        "premise": join(tongue.sentence(premise)),
-        "choice1": join(tongue.sentence(choices[0])),
-        "choice2": join(tongue.sentence(choices[1])),
-        "question": "cause" if asks_cause else "effect",
-        "label": label,
-        "idx": index,
+        "premise": _say(place, choice.premise),
+        "choice1": _say(place, one),
+        "choice2": _say(place, two),
+        "question": choice.question,
+        "label": choice.label,
+        "idx": place.index,
         "changed": False,
     }
 
 
-def _udpos(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    words = tongue.sentence(draw_event(draw, world.seed, split, rich=0.6))
+def _udpos(sentence: Sentence, place: Place) -> dict[str, Any]:
+    words = place.tongue.sentence(*sentence)
     return {"tokens": [w.form for w in words], "pos_tags": [w.upos for w in words]}
 
 
-def _named(draw: Draw, tongue: Language, world: World, split: str) -> tuple[list[Word], list[str]]:
-    """A sentence with names of a person, a company or a town, and its entity tags; its names decide its split."""
-    while True:
-        person = [draw.choice(NAMES)] + ([draw.choice(SURNAMES)] if draw.chance(0.5) else [])
-        company = [draw.choice(COMPANIES)] + ([draw.choice(COMPANY_KINDS)] if draw.chance(0.5) else [])
-        town = [draw.choice(TOWNS)]
-        subject, kind = draw.choice(((person, "PER"), (company, "ORG")))
-        target, target_kind = draw.choice(((company, "ORG"), (town, "LOC"), (person, "PER")))
-        if target is subject:
-            target, target_kind = town, "LOC"
-        verb = draw.choice(("watch", "visit", "want", "help"))
-        if split_of(world.seed, verb, " ".join(subject), " ".join(target), "") == split:
-            break
-    places = {"Anna": (subject, kind), "Boris": (target, target_kind)}
-    frame = Event(verb, Phrase("Anna"), Phrase("Boris"), time=draw.choice(("", *TIMES)))
-    words: list[Word] = []
-    tags: list[str] = []
-    for word in tongue.sentence(frame):
-        if word.upos != "PROPN":
-            words.append(word)
-            tags.append("O")
-            continue
-        name, label = places["Anna" if word.part == "agent" else "Boris"]
-        for i, part in enumerate(name):
-            words.append(Word(tongue.name(part), "PROPN"))
-            tags.append(("B-" if i == 0 else "I-") + label)
-    return words, tags
-
-
-def _panx(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    words, tags = _named(draw, tongue, world, split)
-    return {"tokens": [w.form for w in words], "ner_tags": tags, "langs": [tongue.code] * len(words)}
-
-
-def _tatoeba(draw: Draw, tongue: Language, world: World, split: str, index: int) -> dict[str, Any]:
-    event = draw_event(draw, world.seed, split)
+def _panx(sentence: Sentence, place: Place) -> dict[str, Any]:
+    words = place.tongue.sentence(*sentence)
     return {
-        "source_sentence": join(tongue.sentence(event)),
-        "target_sentence": join(language("en", world).sentence(event)),
-        "source_lang": tongue.code,
+        "tokens": [w.form for w in words],
+        "ner_tags": [w.entity for w in words],
+        "langs": [place.tongue.code] * len(words),
+    }
+
+
+def _tatoeba(event: Event, place: Place) -> dict[str, Any]:
+    return {
+        "source_sentence": _say(place, event),
+        "target_sentence": join(place.english.sentence(event)),
+        "source_lang": place.tongue.code,
         "target_lang": "en",
     }
 
 
-DATASETS: Mapping[str, DatasetInfo] = {
-    "text": DatasetInfo("Wikipedia text", _text, ("train", "dev"), every_language_trains=True),
-    "parallel": DatasetInfo("parallel text", _parallel, ("train", "dev"), every_language_trains=True),
-    "mnli": DatasetInfo("MNLI", _nli, ("train", "dev")),
-    "xnli": DatasetInfo("XNLI", _nli, ("dev", "test"), aligned=True),
-    "pawsx": DatasetInfo("PAWS-X", _pawsx),
-    "squad": DatasetInfo("SQuAD v1.1", _squad, ("train", "dev")),
-    "squad_v2": DatasetInfo("SQuAD v2.0", _squad_v2, ("train", "dev")),
-    "tydiqa": DatasetInfo("TyDiQA-GoldP", _squad),
-    "hellaswag": DatasetInfo("HellaSwag", _hellaswag, ("train", "dev")),
-    "commonsense_qa": DatasetInfo("CommonsenseQA", _commonsense_qa, ("train", "dev")),
-    "xcopa": DatasetInfo("XCOPA", _xcopa),
-    "udpos": DatasetInfo("UD POS", _udpos),
-    "panx": DatasetInfo("PAN-X", _panx),
-    "tatoeba": DatasetInfo("Tatoeba", _tatoeba, ("test",), aligned=True),
-}
+_FOREIGN = LANGUAGES[1:]
+_INTERMEDIATE = ("train", "dev")
+_NLI_LABELS = {0: "entailment", 1: "neutral", 2: "contradiction"}
+_NLI = ("premise", "hypothesis", "label")
+_SPAN = ("id", "title", "context", "question", "answers")
+_ENDINGS = ("ctx_a", "ctx_b", "ctx", "endings", "label", "activity_label", "source_id")
+_OBJECTS = ("id", "question", "question_concept", "choices", "answerKey")
+_COPA = ("premise", "choice1", "choice2", "question", "label", "idx", "changed")
+_BITEXT = ("source_sentence", "target_sentence", "source_lang", "target_lang")
+
+
+def _answerable(draw: Draw, seed: int, split: str) -> Reading:
+    return draw_reading(draw, seed, split, 0.0)
+
+
+def _perhaps_answerable(draw: Draw, seed: int, split: str) -> Reading:
+    return draw_reading(draw, seed, split, 1 / 3)
+
+
+DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({
+    "text": DatasetInfo("Wikipedia text", ("text",), _draw_text, _text, ("train", "dev"), train_languages=LANGUAGES),
+    "parallel": DatasetInfo("parallel text", ("source", "target"), _draw_single, _parallel, ("train", "dev"),
+                            _FOREIGN, _FOREIGN),
+    "mnli": DatasetInfo("MNLI", (*_NLI, "idx"), _draw_nli, _mnli, _INTERMEDIATE, labels=_NLI_LABELS),
+    "xnli": DatasetInfo("XNLI", _NLI, _draw_nli, _xnli, labels=_NLI_LABELS, aligned=True),
+    "pawsx": DatasetInfo("PAWS-X", ("id", "sentence1", "sentence2", "label"), _draw_paws, _paws,
+                         labels={0: "different", 1: "paraphrase"}),
+    "squad": DatasetInfo("SQuAD v1.1", _SPAN, _answerable, _squad, _INTERMEDIATE),
+    "squad_v2": DatasetInfo("SQuAD v2.0", _SPAN, _perhaps_answerable, _squad, _INTERMEDIATE),
+    "tydiqa": DatasetInfo("TyDiQA-GoldP", _SPAN, _answerable, _squad),
+    "hellaswag": DatasetInfo("HellaSwag", _ENDINGS, draw_ending, _hellaswag, _INTERMEDIATE,
+                             labels={str(i): f"ending {i}" for i in range(4)}),
+    "commonsense_qa": DatasetInfo("CommonsenseQA", _OBJECTS, draw_object, _commonsense_qa, _INTERMEDIATE,
+                                  labels={letter: f"choice {letter}" for letter in "ABCDE"}),
+    "xcopa": DatasetInfo("XCOPA", _COPA, draw_copa, _xcopa, labels={0: "choice1", 1: "choice2"}),
+    "udpos": DatasetInfo("UD POS", ("tokens", "pos_tags"), _draw_tagged, _udpos),
+    "panx": DatasetInfo("PAN-X", ("tokens", "ner_tags", "langs"), _draw_entities, _panx),
+    "tatoeba": DatasetInfo("Tatoeba", _BITEXT, _draw_single, _tatoeba, ("test",), _FOREIGN, (), aligned=True),
+})  # fmt: skip

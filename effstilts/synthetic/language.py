@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from effstilts.synthetic.draw import Draw, number
-from effstilts.synthetic.meaning import TIMES, Event, Phrase
+from effstilts.synthetic.english import english_phrase, english_sentence
+from effstilts.synthetic.meaning import ANY, CONTENT, FUNCTION, SOME, TIMES, TOWNS, Event, Phrase
+from effstilts.synthetic.words import Word, named
 
 _GEORGIAN = dict(zip("abcdefghijklmnopqrstuvwxyz", "აბცდეფგჰიჯკლმნოპქრსტუვწხყზ", strict=True))
 
@@ -17,9 +19,10 @@ _GEORGIAN = dict(zip("abcdefghijklmnopqrstuvwxyz", "აბცდეფგჰი�
 class Grammar:
     """The properties of one language.
 
-    order: of verb (V), agent (S) and patient (O). cognates: share of the stems taken over from English.
-    plural, accusative, past, future: endings, empty where the language has none. tense_words: past and future are
-    words of their own instead. negation: where the particle stands. georgian: every letter is transliterated.
+    order: of verb (V), agent (S) and patient (O). cognates: share of the content stems taken over from English.
+    plural, accusative, past, future: affixes, empty where the language has none; prefixing: plural and tense stand
+    before the stem. tense_words: past and future are words of their own instead. negation: where the particle
+    stands. georgian: every letter is transliterated.
     """
 
     code: str
@@ -39,7 +42,8 @@ class Grammar:
     accusative: str
     past: str
     future: str
-    tense_words: bool
+    tense_words: bool = False
+    prefixing: bool = False
     georgian: bool = False
 
 
@@ -47,13 +51,13 @@ _GRAMMARS = {
     g.code: g
     for g in (
         Grammar("qaa", "SVO", False, True, True, "before", False, True, 0.5, "bdfglmnprstv", "aeio", "lnrs", "o",
-                "s", "", "va", "ra", False),
+                "s", "", "va", "ra"),
         Grammar("qab", "SOV", True, False, False, "after", True, False, 0.3, "dghjkmnstvz", "aeuy", "kmnt", "u",
-                "lar", "ek", "di", "ze", False),
+                "lar", "ek", "di", "ze"),
         Grammar("qac", "VSO", False, True, True, "before", False, True, 0.15, "bcfhlmnprtw", "aiou", "dfgn", "a",
-                "iau", "", "", "", True),
+                "wi", "", "", "", tense_words=True, prefixing=True),
         Grammar("qad", "SOV", True, False, False, "final", True, False, 0.0, "bdgkmprstz", "aeiu", "bkrs", "i",
-                "ebi", "ma", "da", "vo", False, georgian=True),
+                "ebi", "ma", "da", "vo", georgian=True),
     )
 }  # fmt: skip
 LANGUAGES: tuple[str, ...] = ("en", *_GRAMMARS)
@@ -61,24 +65,22 @@ LANGUAGES: tuple[str, ...] = ("en", *_GRAMMARS)
 
 @dataclass(frozen=True)
 class World:
-    """Everything that the rows depend on.
+    """Which artificial world: everything that the rows depend on.
 
-    seed: of lexica and meanings. cognates: one share for all languages instead of their own; it does not help a
-    language in another script. word_order: "english" gives every language English's order of words.
+    seed: of lexica and meanings. cognates: one share in [0, 1] for all languages instead of their own (in another
+    script cognates are transliterated). word_order: "english" gives every language English's order of words.
+    ValueError for a share outside [0, 1] or another word order.
     """
 
     seed: int = 0
     cognates: float | None = None
     word_order: Literal["own", "english"] = "own"
 
-
-@dataclass(frozen=True)
-class Word:
-    """A word with its UPOS tag and the part of the event that it belongs to (agent, patient, place, ...)."""
-
-    form: str
-    upos: str
-    part: str = ""
+    def __post_init__(self) -> None:
+        if self.cognates is not None and not 0 <= self.cognates <= 1:
+            raise ValueError(f"cognates is a share in [0, 1], got {self.cognates}")
+        if self.word_order not in ("own", "english"):
+            raise ValueError(f'word_order is "own" or "english", got {self.word_order!r}')
 
 
 class Language:
@@ -86,88 +88,119 @@ class Language:
 
     def __init__(self, grammar: Grammar | None, seed: int) -> None:
         self.grammar = grammar
-        self.seed = seed
         self.code = grammar.code if grammar else "en"
-        self._stems: dict[str, str] = {}
+        self.stems: dict[str, str] = {}
+        self.cognates: frozenset[str] = frozenset()
+        if grammar is not None:
+            self.cognates = _cognates(grammar, seed)
+            self.stems = _lexicon(grammar, seed, self.cognates)
+        self._phrases: dict[tuple[Phrase, str], list[Word]] = {}
 
     def stem(self, concept: str) -> str:
-        """The stem of a concept: the cognate, or a pseudo-word of one to three syllables."""
-        if self.grammar is None:
-            return concept
-        if concept not in self._stems:
-            self._stems[concept] = _stem(self.grammar, self.seed, concept)
-        return self._stems[concept]
-
-    def is_cognate(self, concept: str) -> bool:
-        return self.grammar is not None and _is_cognate(self.grammar, self.seed, concept)
-
-    def name(self, name: str) -> str:
-        """A proper name: as it is, or transliterated."""
-        return name if self.grammar is None or not self.grammar.georgian else _transliterate(name.lower())
+        """The stem of a concept: in English the word, else the cognate or a pseudo-word of one to three syllables."""
+        return self.stems[concept] if self.grammar else concept
 
     def sentence(self, event: Event, asked: str = "") -> list[Word]:
-        """The words of an event; asked: the part that a question word stands for (agent, patient, place)."""
+        """The words of an event. asked: the part that a question word stands for: agent, patient, place, or number,
+        that of the patient."""
         if self.grammar is None:
-            return _english(event, asked)
+            return english_sentence(event, asked, self.phrase)
         return self._sentence(self.grammar, event, asked)
 
+    def phrase(self, phrase: Phrase, part: str) -> list[Word]:
+        """The words of a noun phrase, which callers do not change."""
+        key = (phrase, part)
+        made = self._phrases.get(key)
+        if made is None:
+            make = english_phrase if self.grammar is None else self._phrase
+            made = self._phrases[key] = make(phrase, part)
+        return made
+
     def _sentence(self, g: Grammar, event: Event, asked: str) -> list[Word]:
-        agent = self._asked("who", "agent") if asked == "agent" else self._phrase(g, event.agent, "agent")
+        agent = self._question("who", "agent") if asked == "agent" else self.phrase(event.agent, "agent")
         patient: list[Word] = []
         if event.patient:
-            patient = self._phrase(g, event.patient, "patient")
             if asked == "patient":
-                patient = self._asked("what", "patient")
-        if event.state:
-            verb = [Word(self.stem("be"), "AUX"), Word(self.stem(event.state), "ADJ", "state")]
-        else:
-            verb = self._verb(g, event)
+                patient = self._question("what", "patient")
+            elif asked == "number":
+                counted = self.phrase(event.patient._replace(number=2), "patient")
+                patient = [Word(self.stems["how-many"], "DET", w.part) if w.upos == "NUM" else w for w in counted]
+            else:
+                patient = self.phrase(event.patient, "patient")
+        verb = self._state(g, event) if event.state else self._verb(g, event)
         place: list[Word] = []
         if asked == "place":
-            place = self._asked("where", "place")
+            place = self._question("where", "place", "ADV")
         elif event.place:
-            noun = [*self._article(), Word(self.stem(event.place), "NOUN", "place")]
-            adposition = [Word(self.stem(event.relation), "ADP")]
-            place = adposition + noun if g.prepositions else noun + adposition
-        time = [Word(self.stem(event.time), "ADV", "time")] if event.time else []
+            place = self._place(g, event)
+        time = [Word(self.stems[event.time], "ADV", "time")] if event.time else []
         blocks = {"S": agent, "V": verb, "O": patient}
+        front: list[Word] = []
+        if g.question_first and asked in ("agent", "patient", "number"):
+            side = "S" if asked == "agent" else "O"
+            front, blocks[side] = blocks[side], []
         clause = [word for slot in g.order for word in blocks[slot]]
-        clause = clause + place if g.order != "SOV" else place + clause
-        if g.question_first and asked == "place":
-            clause = place + [word for slot in g.order for word in blocks[slot]]
-        first = g.time_first != event.time_first
-        words = time + clause if first else clause + time
+        if g.order == "SOV":
+            clause = clause + place if event.place_moved else place + clause
+        else:
+            place_first = event.place_moved or (asked == "place" and g.question_first)
+            clause = place + clause if place_first else clause + place
+        clause = front + clause
+        words = time + clause if g.time_first != event.time_moved else clause + time
         if event.negated and g.negation == "final":
-            words = [*words, Word(self.stem("not"), "PART", "negation")]
+            words = [*words, Word(self.stems["not"], "PART", "negation")]
         return [*words, Word("?" if asked else ".", "PUNCT")]
 
-    def _asked(self, question: str, part: str) -> list[Word]:
-        return [Word(self.stem(question), "PRON" if part != "place" else "ADV", part)]
+    def _question(self, word: str, part: str, upos: str = "PRON") -> list[Word]:
+        return [Word(self.stems[word], upos, part)]
 
-    def _article(self) -> list[Word]:
-        return [Word(self.stem("the"), "DET")] if self.grammar and self.grammar.articles else []
+    def _place(self, g: Grammar, event: Event) -> list[Word]:
+        if event.place in TOWNS:
+            noun = named(event.place, "LOC", "place", self._name)
+        else:
+            article = [Word(self.stems["the"], "DET")] if g.articles else []
+            noun = [*article, Word(self.stems[event.place], "NOUN", "place")]
+        adposition = [Word(self.stems[event.relation], "ADP")]
+        return adposition + noun if g.prepositions else noun + adposition
 
-    def _phrase(self, g: Grammar, phrase: Phrase, part: str) -> list[Word]:
-        if phrase.is_name:
-            return [Word(self.name(phrase.noun), "PROPN", part)]
-        ending = (g.plural if phrase.count > 1 else "") + (g.accusative if part == "patient" else "")
-        noun = Word(self.stem(phrase.noun) + _written(g, ending), "NOUN", part)
-        adjective = [Word(self.stem(phrase.adjective), "ADJ", part)] if phrase.adjective else []
-        count = [Word(str(phrase.count), "NUM", part)] if phrase.count > 1 else []
-        article = [replace(word, part=part) for word in self._article()] if not count else []
-        core = [*adjective, noun] if g.adjective_first else [noun, *adjective]
-        return article + count + core
+    def _name(self, name: str) -> str:
+        return _transliterate(name.lower()) if self.grammar and self.grammar.georgian else name
+
+    def _phrase(self, phrase: Phrase, part: str) -> list[Word]:
+        g = self.grammar
+        assert g is not None
+        if phrase.entity:
+            return named(phrase.noun, phrase.entity, part, self._name)
+        many = phrase.number > 1 or phrase.number == SOME
+        form = _inflect(g, self.stems[phrase.noun], g.plural if many else "")
+        noun = Word(form + _written(g, g.accusative if part == "patient" else ""), "NOUN", part)
+        adjective = [Word(self.stems[phrase.adjective], "ADJ", part)] if phrase.adjective else []
+        lead: list[Word] = []
+        if phrase.number > 1:
+            lead = [Word(str(phrase.number), "NUM", part)]
+        elif phrase.number in (SOME, ANY):
+            lead = [Word(self.stems["some" if phrase.number == SOME else "any"], "DET", part)]
+        elif g.articles:
+            lead = [Word(self.stems["the"], "DET", part)]
+        return [*lead, *adjective, noun] if g.adjective_first else [*lead, noun, *adjective]
+
+    def _state(self, g: Grammar, event: Event) -> list[Word]:
+        words = [Word(self.stems["be"], "AUX"), Word(self.stems[event.state], "ADJ", "state")]
+        return self._negated(g, words) if event.negated else words
 
     def _verb(self, g: Grammar, event: Event) -> list[Word]:
         tense = TIMES.get(event.time, "past")
-        ending = {"past": g.past, "future": g.future}.get(tense, "")
-        verb = [Word(self.stem(event.verb) + _written(g, ending), "VERB", "verb")]
+        form = _inflect(g, self.stems[event.verb], {"past": g.past, "future": g.future}.get(tense, ""))
+        verb = [Word(form, "VERB", "verb")]
         if g.tense_words and tense != "present":
-            verb = [Word(self.stem(f"tense-{tense}"), "AUX"), *verb]
-        if event.negated and g.negation != "final":
-            particle = [Word(self.stem("not"), "PART", "negation")]
-            verb = particle + verb if g.negation == "before" else verb + particle
-        return verb
+            verb = [Word(self.stems[f"tense-{tense}"], "AUX"), *verb]
+        return self._negated(g, verb) if event.negated else verb
+
+    def _negated(self, g: Grammar, words: list[Word]) -> list[Word]:
+        particle = Word(self.stems["not"], "PART", "negation")
+        if g.negation == "final":
+            return words
+        return [particle, *words] if g.negation == "before" else [*words, particle]
 
 
 @lru_cache(maxsize=64)
@@ -188,26 +221,50 @@ def language(code: str, world: World) -> Language:
     return Language(grammar, world.seed)
 
 
-def join(words: Iterable[Word]) -> str:
-    """The text of a sentence: words parted by spaces, punctuation attached."""
-    text = ""
-    for word in words:
-        text += word.form if word.upos == "PUNCT" or not text else " " + word.form
-    return text
+def join(words: Sequence[Word]) -> str:
+    """The text of a sentence: words parted by spaces, the closing punctuation attached."""
+    return " ".join([word[0] for word in words[:-1]]) + words[-1][0]
 
 
-def _is_cognate(g: Grammar, seed: int, concept: str) -> bool:
-    return number("cognate", seed, g.code, concept) / 2**64 < g.cognates
+def _cognates(g: Grammar, seed: int) -> frozenset[str]:
+    """The content concepts of the share, in an order of their own: a greater share contains a smaller one."""
+    ranked = sorted(set(CONTENT), key=lambda concept: (number("cognate", seed, g.code, concept), concept))
+    return frozenset(ranked[: round(g.cognates * len(ranked))])
 
 
-def _stem(g: Grammar, seed: int, concept: str) -> str:
-    if _is_cognate(g, seed, concept):
-        bare = "".join(c for c in concept if c.isalpha())
-        return _written(g, bare if bare[-1:] in g.vowels else bare + g.ending)
-    draw = Draw("stem", seed, g.code, concept)
+def _lexicon(g: Grammar, seed: int, cognates: Iterable[str]) -> dict[str, str]:
+    """Concept -> stem. No two words of the language are alike, inflected or not, and no pseudo-word is an
+    English one: a form has one meaning, so that no label hangs on chance."""
+    affixes = [_written(g, a) for a in ("", g.plural, g.accusative, g.plural + g.accusative, g.past, g.future)]
+    taken = {_written(g, concept) for concept in (*CONTENT, *FUNCTION)}
+    stems: dict[str, str] = {}
+    # Cognates first: their forms are given, the others give way.
+    for concept in sorted(dict.fromkeys((*CONTENT, *FUNCTION)), key=lambda c: c not in cognates):
+        attempt = 0
+        while True:
+            stem = _cognate(g, concept) if concept in cognates else _pseudo_word(g, seed, concept, attempt)
+            forms = {a + stem if g.prefixing else stem + a for a in affixes}
+            if concept in cognates or not forms & taken:
+                break
+            attempt += 1
+        taken |= forms
+        stems[concept] = stem
+    return stems
+
+
+def _cognate(g: Grammar, concept: str) -> str:
+    return _written(g, concept if concept[-1] in g.vowels else concept + g.ending)
+
+
+def _pseudo_word(g: Grammar, seed: int, concept: str, attempt: int) -> str:
+    draw = Draw("stem", seed, g.code, concept, attempt)
     count = 1 + (draw.below(10) < 7) + (draw.below(10) < 2)
     syllables = [draw.choice(g.onsets) + draw.choice(g.vowels) for _ in range(count)]
     return _written(g, "".join(syllables) + (draw.choice(g.codas) if count == 1 or draw.chance(0.4) else ""))
+
+
+def _inflect(g: Grammar, stem: str, affix: str) -> str:
+    return _written(g, affix) + stem if g.prefixing else stem + _written(g, affix)
 
 
 def _written(g: Grammar, text: str) -> str:
@@ -216,67 +273,3 @@ def _written(g: Grammar, text: str) -> str:
 
 def _transliterate(text: str) -> str:
     return "".join(_GEORGIAN.get(c, c) for c in text)
-
-
-_IRREGULAR = {"feed": "fed"}
-
-
-def _english(event: Event, asked: str) -> list[Word]:
-    tense = TIMES.get(event.time, "past")
-    agent = [Word("who", "PRON", "agent")] if asked == "agent" else _english_phrase(event.agent, "agent")
-    patient: list[Word] = []
-    if event.patient:
-        patient = _english_phrase(event.patient, "patient")
-        if asked == "patient":
-            patient = [Word("what", "PRON", "patient")]
-    plural = event.agent.count > 1
-    if event.state:
-        words = [*agent, Word("are" if plural else "is", "AUX"), Word(event.state, "ADJ", "state")]
-    else:
-        words = agent + _english_verb(event.verb, tense, event.negated, plural) + patient
-    if asked == "place":
-        words = [Word("where", "ADV", "place"), *words]
-    elif event.place:
-        words += [Word(event.relation, "ADP"), Word("the", "DET"), Word(event.place, "NOUN", "place")]
-    if event.time:
-        time = [Word(event.time, "ADV", "time")]
-        words = time + words if event.time_first else words + time
-    return [*words, Word("?" if asked else ".", "PUNCT")]
-
-
-def _english_verb(verb: str, tense: str, negated: bool, plural: bool) -> list[Word]:
-    negation = [Word("not", "PART", "negation")] if negated else []
-    if tense == "future":
-        return [Word("will", "AUX"), *negation, Word(verb, "VERB", "verb")]
-    if negated:
-        helper = "did" if tense == "past" else "do" if plural else "does"
-        return [Word(helper, "AUX"), *negation, Word(verb, "VERB", "verb")]
-    if tense == "past":
-        form = _IRREGULAR.get(verb) or _past(verb)
-    else:
-        form = verb if plural else verb + ("es" if verb.endswith(("sh", "ch", "x", "ss")) else "s")
-    return [Word(form, "VERB", "verb")]
-
-
-def _past(verb: str) -> str:
-    if verb == "rob":
-        return "robbed"
-    if verb.endswith("e"):
-        return verb + "d"
-    return verb[:-1] + "ied" if verb.endswith("ty") else verb + "ed"
-
-
-def _english_phrase(phrase: Phrase, part: str) -> list[Word]:
-    if phrase.is_name:
-        return [Word(phrase.noun, "PROPN", part)]
-    words = [Word(phrase.adjective, "ADJ", part)] if phrase.adjective else []
-    words.append(Word(_plural(phrase.noun) if phrase.count > 1 else phrase.noun, "NOUN", part))
-    lead = Word(str(phrase.count), "NUM", part) if phrase.count > 1 else Word("the", "DET", part)
-    return [lead, *words]
-
-
-_PLURALS = {"sheep": "sheep", "knife": "knives", "shelf": "shelves", "fish": "fish", "bread": "breads"}
-
-
-def _plural(noun: str) -> str:
-    return _PLURALS.get(noun) or noun + ("es" if noun.endswith(("sh", "ch", "x", "ss")) else "s")
