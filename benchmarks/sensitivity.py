@@ -21,6 +21,7 @@ WORLDS = {
     "own cognates, English order": ["synthetic.word_order=english"],
     "no cognates, own order": ["synthetic.cognates=0"],
     "all cognates, own order": ["synthetic.cognates=1"],
+    "own cognates, own order, no phase 1": ["mlm.training.steps=1", "mlm.training.learning_rate=1e-9"],
 }
 REDUCED = ["intermediate=null", "targets=[{task: synthetic/udpos, training: {steps: 150}}]"]
 

@@ -208,8 +208,7 @@ def test_a_hub_shaped_repository_of_parquet_files(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unpinned_hub_set_is_pinned_to_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
+    huggingface_hub = pytest.importorskip("huggingface_hub")
     task, config = get("anli"), DataConfig(source="hub")
     with pytest.raises(DataError, match="cannot ask the hub for the revision of facebook/anli"):
         fingerprint(task, "train", "en", config)
