@@ -142,3 +142,33 @@ def test_a_damaged_artefact_is_refused_by_name(
                  "--set", "targets.0.training.steps=3"])  # fmt: skip
     error = capsys.readouterr().err
     assert code == 5 and "model.safetensors is damaged" in error and "Traceback" not in error
+
+
+def test_masked_lm_training_goes_on_from_a_checkpoints_own_head(
+    tiny_recipe: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    """Phase 1 from a BERT checkpoint at a rate of nearly 0: encoder and masked-LM head come out as they went in."""
+    from safetensors.torch import load_file
+    from transformers import BertConfig, BertForMaskedLM
+
+    from effstilts.model.encoder import masked_lm_head
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, pad_token_id=1,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    store = tmp_path / "store"
+    still = "{learning_rate: 1e-30, weight_decay: 0, steps: 1, precision: bf16}"
+    run(tiny_recipe, store, f"model={tmp_path / 'bert'}", f"mlm.training={still}", "intermediate=null", "targets=[]")
+    (mlm,) = (store / "artefacts").glob("mlm-*")
+    expected = masked_lm_head(str(tmp_path / "bert"))
+    assert expected is not None
+    saved = {k.split("|")[1]: v for k, v in load_file(str(mlm / "heads.safetensors")).items()}
+    assert saved.keys() == expected.keys()
+    assert all(torch.allclose(saved[k], expected[k], rtol=0, atol=1e-20) for k in saved)
+    before = load_file(str(tmp_path / "bert" / "model.safetensors"))
+    after = load_file(str(mlm / "encoder" / "model.safetensors"))
+    assert all(torch.allclose(tensor, before[f"bert.{name}"], rtol=0, atol=1e-20) for name, tensor in after.items())
