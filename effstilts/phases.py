@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from effstilts.cost.meter import Meter
-from effstilts.data import sources
 from effstilts.data.cache import Rows
 from effstilts.data.order import Order, key, mixture_weights
 from effstilts.engine.checkpoint import Checkpoints
@@ -21,8 +20,10 @@ from effstilts.engine.predict import predict
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, encoder
+from effstilts.recipe import Training
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Pooling, embed, protocol_layer
+from effstilts.tasks.task import SplitName
 from effstilts.workbench import ENCODER_FOLDER, Step, TaskPart, Workbench, save_heads
 
 
@@ -139,22 +140,23 @@ def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapp
     def scores() -> Mapping[str, float]:
         found: dict[str, float] = {}
         for part, own in zip(dev, rows, strict=True):
-            found[part.name] = _score(bench, part, "dev", model, own, training)[0][part.task.score]
+            found[part.name] = _score(bench, part, "dev", model, part.head, own, training)[0][part.task.score]
         return {**found, "score": sum(found.values()) / len(found)}
 
     return scores
 
 
 def _score(
-    bench: Workbench, part: TaskPart, split: Any, model: Model, rows: Rows, training: Any
+    bench: Workbench, part: TaskPart, split: SplitName, model: Model, head: str, rows: Rows, training: Training
 ) -> tuple[dict[str, float], list[Any]]:
+    """Metrics and predictions of a head on a split."""
     kind = kind_of(part.task.kind)
     examples = bench.examples(part, split)
     predictions = predict(
         kind,
         part.task,
         model,
-        part.head,
+        head,
         examples,
         rows,
         training.precision,
@@ -171,13 +173,9 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
     assert isinstance(trained, Step)
     model = bench.open_model(trained)
     rows = bench.rows(part, step.split, model.encoder)
-    head = trained.parts[0].head
-    kind = kind_of(part.task.kind)
     examples = bench.examples(part, step.split)
-    predictions = predict(
-        kind, part.task, model, head, examples, rows, step.training.precision, step.training.micro_tokens
-    )
-    metrics = kind.score(part.task, predictions, examples, part.language)
+    head = trained.parts[0].head
+    metrics, predictions = _score(bench, part, step.split, model, head, rows, step.training)
 
     def fill(folder: Path) -> None:
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
@@ -203,12 +201,10 @@ def retrieve(bench: Workbench, step: Step) -> None:
     opened = bench.open_bare(step.base)
     settings = step.retrieval
     layer = protocol_layer(opened.depth) if settings.layer < 0 else settings.layer
-    loaded = sources.load(part.task, step.split, part.language, bench.where, part.rows or None)
+    examples = bench.examples(part, step.split)
     pooling = Pooling(layer, settings.pooling, settings.special_tokens)
     foreign, english = (
-        embed(
-            opened, [example[side] for example in loaded.examples], pooling, part.task.max_length, settings.batch_tokens
-        )
+        embed(opened, [example[side] for example in examples], pooling, part.task.max_length, settings.batch_tokens)
         for side in ("source", "target")
     )
     result = tatoeba_accuracy(foreign, english)
@@ -222,7 +218,7 @@ def retrieve(bench: Workbench, step: Step) -> None:
         "metrics": {"accuracy": result.accuracy, "accuracy_reverse": result.accuracy_reverse},
         "score": result.accuracy,
         "metric": "accuracy",
-        "examples": len(loaded.examples),
+        "examples": len(examples),
         "collapsed": "",
         "layer": layer,
         "pooling": settings.pooling,
