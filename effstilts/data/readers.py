@@ -1,51 +1,42 @@
 """Official file formats -> rows, each with the place it came from.
 
-A reader takes a path and yields (row, place): a mapping of column to value, and "file:line" for messages. Files that
-end in .gz or .bz2 are read through. Nothing is ever evaluated or unpickled. A broken row is a DataError that names
-file and line; a file without rows is one, too.
+A reader takes a path and yields (row, place): a mapping of column to value, and "file:line" for messages. Nothing is
+ever evaluated or unpickled. A broken row is a DataError that names file and line; a file without rows is one, too.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from effstilts.data.text_files import json_of, lines_of, parse_json, raw_lines
 from effstilts.errors import DataError
 
 Row = tuple[dict[str, Any], str]
 Reader = Callable[[Path], Iterator[Row]]
 
 
-def open_text(path: Path) -> IO[str]:
-    """A text file, read through gzip or bzip2 by its ending. DataError if it cannot be opened."""
-    try:
-        if path.suffix == ".gz":
-            import gzip
-
-            return gzip.open(path, "rt", encoding="utf-8", newline="")
-        if path.suffix == ".bz2":
-            import bz2
-
-            return bz2.open(path, "rt", encoding="utf-8", newline="")
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"cannot open {path}: {error.strerror or error}") from error
+# Sentences by which conll_tsv judges whether a file's words carry a language prefix.
+_PREFIX_SENTENCES = 20
 
 
-def lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """(line without its end, "file:line"), split at newlines alone: other separators may stand inside a text."""
-    number = 0
-    with open_text(path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                yield line.rstrip("\r\n"), f"{path}:{number}"
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from error
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path}, after line {number}: cannot be read ({error})") from error
+def _checked(reader: Reader) -> Reader:
+    """The reader, with a DataError at the end of a file that gave no row."""
+
+    @functools.wraps(reader)
+    def rows(path: Path) -> Iterator[Row]:
+        row: Row | None = None
+        for row in reader(path):
+            yield row
+        if row is None:
+            raise DataError(f"{path} holds no rows")
+
+    return rows
 
 
 def _columns(line: str, place: str, names: tuple[str, ...], may_lack_last: bool = False) -> dict[str, Any]:
@@ -72,35 +63,45 @@ def pawsx_tsv(path: Path) -> Iterator[Row]:
 def conll_tsv(path: Path) -> Iterator[Row]:
     """XTREME's PAN-X and UDPOS: a word, a tab, its tag; an empty line after each sentence.
 
-    A language prefix ("en:word", as raw WikiANN has) is dropped where every word of a sentence has the same one.
+    A language prefix ("en:word", as raw WikiANN has) is dropped from a file whose first 20 sentences have the same one
+    on every word; a later word without it is then a DataError.
     """
-    tokens: list[str] = []
+    sentences = _conll_sentences(path)
+    first = list(islice(sentences, _PREFIX_SENTENCES))
+    prefix = _language_prefix(token for tokens, _, _ in first for token, _ in tokens)
+    for tokens, tags, place in chain(first, sentences):
+        for token, where in tokens:
+            if not token.startswith(prefix):
+                raise DataError(f"{where}: expected the prefix {prefix!r} of the file's first sentences, got {token!r}")
+        # A word that is nothing but the prefix keeps it: an empty word has no sub-words.
+        yield {"tokens": [token[len(prefix) :] or token for token, _ in tokens], "tags": tags}, place
+
+
+def _conll_sentences(path: Path) -> Iterator[tuple[list[tuple[str, str]], list[str], str]]:
+    """([(word, place)], tags, place of the first word) of each sentence."""
+    tokens: list[tuple[str, str]] = []
     tags: list[str] = []
-    first = ""
     for line, place in lines_of(path):
         if not line.strip():
             if tokens:
-                yield {"tokens": _without_prefix(tokens), "tags": tags}, first
+                yield tokens, tags, tokens[0][1]
             tokens, tags = [], []
             continue
-        parts = line.split("\t")
-        if len(parts) < 2 or not parts[-1]:
-            raise DataError(f"{place}: expected a word, a tab and its tag, got {line[:60]!r}")
-        if not tokens:
-            first = place
-        tokens.append(parts[0])
-        tags.append(parts[-1])
+        word, tab, tag = line.partition("\t")
+        if not word or not tab or not tag or "\t" in tag:
+            stripped = "; the tags are stripped" if not tab else ""
+            raise DataError(f"{place}: expected a word, a tab and its tag, got {line[:60]!r}{stripped}")
+        tokens.append((word, place))
+        tags.append(tag)
     if tokens:
-        yield {"tokens": _without_prefix(tokens), "tags": tags}, first
+        yield tokens, tags, tokens[0][1]
 
 
-def _without_prefix(tokens: list[str]) -> list[str]:
-    prefix, colon, _ = tokens[0].partition(":")
-    if len(tokens) > 1 and colon and 2 <= len(prefix) <= 3 and prefix.isalpha() and prefix.islower():
-        start = prefix + ":"
-        if all(token.startswith(start) and len(token) > len(start) for token in tokens):
-            return [token[len(start) :] for token in tokens]
-    return tokens
+def _language_prefix(tokens: Iterable[str]) -> str:
+    """The prefix ("en:", "zh-yue:") that all tokens share, or nothing."""
+    found = re.compile(r"([a-z]{2,3}(?:-[a-z]+)*:)")
+    prefixes = {match[1] if (match := found.match(token)) else "" for token in tokens}
+    return prefixes.pop() if len(prefixes) == 1 else ""
 
 
 def conllu(path: Path) -> Iterator[Row]:
@@ -121,6 +122,8 @@ def conllu(path: Path) -> Iterator[Row]:
             raise DataError(f"{place}: {len(parts)} columns, CoNLL-U has 10")
         if "-" in parts[0] or "." in parts[0]:
             continue
+        if not parts[1] or not parts[3]:
+            raise DataError(f"{place}: FORM or UPOS is empty")
         if not tokens:
             first = place
         tokens.append(parts[1])
@@ -129,46 +132,43 @@ def conllu(path: Path) -> Iterator[Row]:
         yield {"tokens": tokens, "tags": tags}, first
 
 
-def _json(path: Path) -> Any:
-    with open_text(path) as file:
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not valid JSON ({error})") from error
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
+def misplaced(context: str, text: Any, start: Any) -> str | None:
+    """What is wrong with an answer that should stand at `start` (characters) in the context, or None."""
+    if isinstance(start, bool) or not isinstance(start, int) or not isinstance(text, str):
+        return f"the answer is {text!r} at {start!r}, expected a text and its offset"
+    if not text:
+        return "the answer is empty: the gold answers are stripped"
+    there = context[start : start + len(text)] if start >= 0 else ""
+    return None if there == text else f"the answer {text!r} is not at {start}, there stands {there!r}"
 
 
 def squad_json(path: Path) -> Iterator[Row]:
     """SQuAD v1.1, v2.0, XQuAD, MLQA, TyDiQA-GoldP. Each answer must stand in the context where it says.
 
-    Ids that repeat in a file (89 of TyDiQA's English ones) get "#2", "#3" and so on.
+    Ids that repeat in a file (89 of TyDiQA's English ones) get "#2", "#3" and so on. A question that is not marked
+    `is_impossible` in a file with such marks must have an answer.
     """
-    document = _json(path)
-    seen: dict[str, int] = {}
+    document = json_of(path)
+    seen: set[str] = set()
+    repeats: dict[str, int] = {}
     try:
         for article in document["data"]:
             for paragraph in article["paragraphs"]:
                 context = paragraph["context"]
                 for question in paragraph["qas"]:
-                    base = str(question["id"])
-                    seen[base] = seen.get(base, 0) + 1
+                    name = base = str(question["id"])
+                    while name in seen:
+                        repeats[base] = repeats.get(base, 1) + 1
+                        name = f"{base}#{repeats[base]}"
+                    seen.add(name)
                     place = f"{path}, question {base}"
-                    answers = {"text": [], "answer_start": []}  # type: dict[str, list[Any]]
-                    for answer in question.get("answers", []):
-                        text, start = answer["text"], answer["answer_start"]
-                        if context[start : start + len(text)] != text:
-                            there = context[start : start + len(text)]
-                            raise DataError(f"{place}: the answer {text!r} is not at {start}, there stands {there!r}")
-                        answers["text"].append(text)
-                        answers["answer_start"].append(start)
                     yield (
                         {
-                            "id": base if seen[base] == 1 else f"{base}#{seen[base]}",
+                            "id": name,
                             "title": article.get("title", ""),
                             "context": context,
                             "question": question["question"],
-                            "answers": answers,
+                            "answers": _squad_answers(question, context, place),
                         },
                         place,
                     )
@@ -176,9 +176,24 @@ def squad_json(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: not in SQuAD's form ({type(error).__name__}: {error})") from error
 
 
+def _squad_answers(question: Mapping[str, Any], context: str, place: str) -> dict[str, list[Any]]:
+    answers: dict[str, list[Any]] = {"text": [], "answer_start": []}
+    if question.get("is_impossible"):
+        return answers
+    for answer in question.get("answers", []):
+        text, start = answer["text"], answer["answer_start"]
+        if problem := misplaced(context, text, start):
+            raise DataError(f"{place}: {problem}")
+        answers["text"].append(text)
+        answers["answer_start"].append(start)
+    if not answers["text"] and "is_impossible" in question:
+        raise DataError(f"{place}: no answer, though it is not marked impossible: the gold answers are stripped")
+    return answers
+
+
 def json_list(path: Path) -> Iterator[Row]:
     """One JSON array of objects."""
-    document = _json(path)
+    document = json_of(path)
     if not isinstance(document, list):
         raise DataError(f"{path}: expected a JSON array of rows")
     for number, row in enumerate(document, 1):
@@ -192,10 +207,7 @@ def jsonl(path: Path) -> Iterator[Row]:
     for line, place in lines_of(path):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not valid JSON ({error})") from error
+        row = parse_json(line, place)
         if not isinstance(row, dict):
             raise DataError(f"{place}: expected an object, got {type(row).__name__}")
         yield row, place
@@ -224,33 +236,44 @@ def commonsenseqa_jsonl(path: Path) -> Iterator[Row]:
             raise DataError(f"{place}: not in CommonsenseQA's form ({type(error).__name__}: {error})") from error
 
 
-def _table(path: Path, **options: Any) -> Iterator[Row]:
-    with open_text(path) as file:
-        reader = csv.reader(file, **options)
-        header: list[str] | None = None
-        try:
-            for values in reader:
-                place = f"{path}:{reader.line_num}"
-                if header is None:
-                    header = [name.strip().lstrip("\ufeff") for name in values]
-                    continue
-                if not values:
-                    continue
-                if len(values) != len(header):
-                    raise DataError(f"{place}: {len(values)} columns, the header has {len(header)}")
-                yield dict(zip(header, values, strict=True)), place
-        except (csv.Error, UnicodeDecodeError, OSError, EOFError) as error:
-            raise DataError(f"{path}:{reader.line_num}: cannot be read ({error})") from error
-
-
 def csv_rows(path: Path) -> Iterator[Row]:
-    """Comma-separated with a header line."""
-    return _table(path, strict=True)
+    """Comma-separated with a header line; a quoted field may hold newlines."""
+    reader = csv.reader((line for line, _ in raw_lines(path)), strict=True)
+    header: list[str] = []
+    start = 1
+    try:
+        for values in reader:
+            place = f"{path}:{start}"
+            start = reader.line_num + 1
+            if not header:
+                header = _header(values, place)
+            elif values:
+                yield _cells(values, header, place), place
+    except csv.Error as error:
+        raise DataError(f"{path}:{start}: not valid CSV ({error})") from error
 
 
 def tsv_rows(path: Path) -> Iterator[Row]:
     """Tab-separated with a header line; a quotation mark is a character like any other."""
-    return _table(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    header: list[str] = []
+    for line, place in lines_of(path):
+        if not header:
+            header = _header(line.split("\t"), place)
+        elif line:
+            yield _cells(line.split("\t"), header, place), place
+
+
+def _header(values: list[str], place: str) -> list[str]:
+    names = [name.strip() for name in values]
+    if len(set(names)) != len(names):
+        raise DataError(f"{place}: a column's name stands twice in the header")
+    return names
+
+
+def _cells(values: list[str], header: list[str], place: str) -> dict[str, Any]:
+    if len(values) != len(header):
+        raise DataError(f"{place}: {len(values)} columns, the header has {len(header)} ({', '.join(header)})")
+    return dict(zip(header, values, strict=True))
 
 
 def lines(path: Path) -> Iterator[Row]:
@@ -261,6 +284,41 @@ def lines(path: Path) -> Iterator[Row]:
 def aligned_lines(path: Path) -> Iterator[Row]:
     """One text a line, empty ones too: line i belongs to line i of another file."""
     return (({"text": line}, place) for line, place in lines_of(path))
+
+
+def qqp_tsv(path: Path) -> Iterator[Row]:
+    """GLUE's QQP: tab-separated with a header; a question may hold a newline, which breaks its row over lines.
+
+    (https://github.com/nyu-mll/GLUE-baselines/issues/5 quotes the second half of such a row.)
+    """
+    header: list[str] = []
+    pending, start = "", ""
+    for line, place in lines_of(path):
+        if not header:
+            header = _header(line.split("\t"), place)
+            continue
+        pending, start = (f"{pending} {line}", start) if pending else (line, place)
+        if pending.count("\t") + 1 >= len(header):
+            yield _cells(pending.split("\t"), header, start), start
+            pending = ""
+    if pending:
+        yield _cells(pending.split("\t"), header, start), start
+
+
+def bucc(path: Path) -> Iterator[Row]:
+    """BUCC 2018's sentences: an id, a tab, the sentence. Ids do not repeat."""
+    seen: set[str] = set()
+    for line, place in lines_of(path):
+        row = _columns(line, place, ("id", "text"))
+        if not row["id"] or row["id"] in seen:
+            raise DataError(f"{place}: the id {row['id']!r} is empty or stands twice")
+        seen.add(row["id"])
+        yield row, place
+
+
+def bucc_gold(path: Path) -> Iterator[Row]:
+    """BUCC 2018's gold pairs: an id, a tab, the id of its translation."""
+    return ((_columns(line, place, ("source_id", "target_id")), place) for line, place in lines_of(path))
 
 
 def hellaswag_blocks(path: Path) -> Iterator[Row]:
@@ -300,7 +358,7 @@ def ccg_tsv(path: Path) -> Iterator[Row]:
         yield {"tokens": tokens, "tags": tags}, place
 
 
-READERS: Mapping[str, Reader] = {
+_READERS: Mapping[str, Reader] = {
     "xnli_tsv": xnli_tsv,
     "pawsx_tsv": pawsx_tsv,
     "conll_tsv": conll_tsv,
@@ -313,6 +371,10 @@ READERS: Mapping[str, Reader] = {
     "tsv": tsv_rows,
     "lines": lines,
     "aligned_lines": aligned_lines,
+    "qqp_tsv": qqp_tsv,
+    "bucc": bucc,
+    "bucc_gold": bucc_gold,
     "hellaswag_blocks": hellaswag_blocks,
     "ccg_tsv": ccg_tsv,
 }
+READERS: Mapping[str, Reader] = {name: _checked(reader) for name, reader in _READERS.items()}

@@ -7,25 +7,29 @@ kind (`effstilts.data.roles`).
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
+from effstilts.data import hub
+from effstilts.data.hub import ENVIRONMENT
 from effstilts.data.readers import READERS, Row
 from effstilts.data.roles import examples
-from effstilts.errors import DataError, MissingDependencyError, RecipeError
+from effstilts.errors import DataError, RecipeError
 from effstilts.store import content_key, file_hash
-from effstilts.tasks.task import SplitName, Task
-
-ENVIRONMENT = "EFFSTILTS_DATA"
+from effstilts.tasks.task import Files, SplitName, Task
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where rows come from. root: folder of official files; world: the artificial world of synthetic tasks."""
+    """Where rows come from.
+
+    root: folder of official files; source: "auto" takes the generator for synthetic tasks, else the files where the
+    folder has them, else the hub; offline: the hub is not asked, its cache is read; world: the artificial world of
+    synthetic tasks, None: the default one.
+    """
 
     root: Path | None = None
     source: Literal["auto", "files", "hub", "synthetic"] = "auto"
@@ -35,10 +39,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """Rows in the roles of the task's kind, and a description of their source."""
+    """Rows in the roles of the task's kind, a description of their source, and the fingerprint of all its rows."""
 
     examples: list[dict[str, Any]]
     source: str
+    fingerprint: str = ""
 
 
 def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: int | None = None) -> LoadedRows:
@@ -53,7 +58,8 @@ def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: 
     if task.holdout is not None and split in ("train", "dev"):
         raw = _held_out(task, raw, split)
     rows = list(islice(examples(task, raw), limit))
-    return LoadedRows(rows, f"{task.name} ({language}, {split}) from {chosen}")
+    described = f"{task.name} ({language}, {split}) from {chosen}"
+    return LoadedRows(rows, described, fingerprint(task, split, language, where))
 
 
 def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) -> str:
@@ -70,17 +76,20 @@ def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) 
         "labels": list(task.labels),
     }
     if chosen == "synthetic" and task.synthetic:
-        from effstilts.synthetic import GENERATOR_VERSION
+        from effstilts.synthetic import GENERATOR_VERSION, World
 
         identity["synthetic"] = [task.synthetic.dataset, split, language, task.synthetic.counts.get(split, 0)]
         identity["generator"] = GENERATOR_VERSION
-        identity["world"] = asdict(where.world)
+        identity["world"] = asdict(where.world if where.world is not None else World())
     elif chosen == "files" and task.files:
-        paths = _paths(task, split, language, where)
-        identity["files"] = [_hash_once(path) for path in paths]
-        identity["format"] = _format(task, split)
+        files = _layout(task, split, language, where)
+        identity["files"] = [_hash_once(path) for path in _paths(files, task, split, language, where)]
+        identity["format"] = _format(files, split)
+        if files.rename:
+            identity["rename"] = dict(files.rename)
     elif task.hub:
-        identity["hub"] = asdict(task.hub) | {"split": split, "language": language, "revision": _revision(task)}
+        revision = hub.revision_of(task, language, where.offline)
+        identity["hub"] = asdict(task.hub) | {"split": split, "language": language, "revision": revision}
         if Path(task.hub.id).is_dir():
             identity["files"] = [_hash_once(path) for path in sorted(Path(task.hub.id).rglob("*")) if path.is_file()]
     return content_key(identity)
@@ -99,7 +108,7 @@ def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:
         elif language == task.training_language and has_split(task, "dev", language, where):
             found[language] = "dev"
     if not found:
-        shown = task.languages[1] if task.files and _is_trained_on(task) else task.languages[0]
+        shown = task.languages[1] if task.files and _is_trained_on(task.files) else task.languages[0]
         _choose(task, task.evaluate_on, shown, where)
     return found
 
@@ -138,23 +147,24 @@ def _choose(task: Task, split: SplitName, language: str, where: DataConfig) -> s
             return "synthetic"
         reasons.append(f"the generator has no {split} split")
     if task.files and where.source in ("auto", "files"):
-        if file_split not in task.files.paths:
-            reasons.append(f"its files declare no {split} split")
-        elif split == "test" and language == task.training_language and _is_trained_on(task):
+        files = _layout(task, split, language, where)
+        if file_split not in files.paths:
+            reasons.append(f"its files declare no {split} split (there are {', '.join(files.paths)})")
+        elif split == "test" and language == task.training_language and _is_trained_on(files):
             reasons.append("its test file is the one that is trained on")
-        elif where.root is None and not _absolute(task, file_split):
+        elif where.root is None and not _absolute(files, file_split):
             reasons.append(f"no data folder is given (set {ENVIRONMENT} or --data)")
         else:
-            missing = [p for p in _paths(task, split, language, where) if not p.is_file()]
+            missing = [p for p in _paths(files, task, split, language, where) if not p.is_file()]
             if not missing:
                 return "files"
-            reasons.append(f"the file {missing[0]} does not exist")
+            reasons.append(f"the file {missing[0]} does not exist (the data folder is that of {ENVIRONMENT} or --data)")
     # One source for all languages of a task: a folder that has some of them is not patched up from the hub.
     if task.hub and (where.source == "hub" or (where.source == "auto" and not _in_folder(task, file_split, where))):
         if file_split not in task.hub.splits:
-            reasons.append(f"the hub set {task.hub.id} has no {split} split")
-        elif where.offline and not Path(task.hub.id).is_dir():
-            reasons.append(f"the hub set {task.hub.id} is not read offline")
+            reasons.append(f"the hub set {task.hub.id} has no {split} split (there are {', '.join(task.hub.splits)})")
+        elif where.offline and not Path(task.hub.id).is_dir() and hub.cached(task.hub, language) is None:
+            reasons.append(f"the hub set {task.hub.id} is not in the cache; run once without --offline to fetch it")
         else:
             return "hub"
     if not reasons:
@@ -166,36 +176,47 @@ def _in_folder(task: Task, split: SplitName, where: DataConfig) -> bool:
     """Whether the data folder holds this split in any language."""
     if task.files is None or split not in task.files.paths or where.root is None:
         return False
-    return any(p.is_file() for language in task.languages for p in _paths(task, split, language, where))
+    return any(
+        p.is_file()
+        for files in (task.files, *task.files.alternatives)
+        if split in files.paths
+        for language in task.languages
+        for p in _paths(files, task, split, language, where)
+    )
 
 
-def _is_trained_on(task: Task) -> bool:
-    """Whether the "test" files of other languages are, for the training language, its training file."""
-    assert task.files is not None
-    return "test" in task.files.paths and task.files.paths["test"] == task.files.paths.get("train")
-
-
-def _absolute(task: Task, split: str) -> bool:
-    assert task.files is not None
-    paths = task.files.paths[split]
-    return all(Path(p).is_absolute() for p in ((paths,) if isinstance(paths, str) else paths))
-
-
-def _paths(task: Task, split: SplitName, language: str, where: DataConfig) -> list[Path]:
+def _layout(task: Task, split: SplitName, language: str, where: DataConfig) -> Files:
+    """The layout whose files of this split are there, else the first that declares the split, else the first."""
     assert task.files is not None
     file_split = "train" if split == "dev" and task.holdout else split
-    patterns = task.files.paths[file_split]
-    code = task.files.language_codes.get(language, language)
+    declared = [files for files in (task.files, *task.files.alternatives) if file_split in files.paths]
+    there = (f for f in declared if all(p.is_file() for p in _paths(f, task, split, language, where)))
+    return next(there, declared[0] if declared else task.files)
+
+
+def _is_trained_on(files: Files) -> bool:
+    """Whether the "test" files of other languages are, for the training language, its training file."""
+    return "test" in files.paths and files.paths["test"] == files.paths.get("train")
+
+
+def _patterns(files: Files, split: str) -> tuple[str, ...]:
+    paths = files.paths[split]
+    return (paths,) if isinstance(paths, str) else paths
+
+
+def _absolute(files: Files, split: str) -> bool:
+    return all(Path(p).is_absolute() for p in _patterns(files, split))
+
+
+def _paths(files: Files, task: Task, split: SplitName, language: str, where: DataConfig) -> list[Path]:
+    code = files.language_codes.get(language, language)
     root = where.root or Path()
-    return [
-        root / pattern.format(lang=language, file_lang=code)
-        for pattern in ((patterns,) if isinstance(patterns, str) else patterns)
-    ]
+    patterns = _patterns(files, "train" if split == "dev" and task.holdout else split)
+    return [root / pattern.replace("{lang}", language).replace("{file_lang}", code) for pattern in patterns]
 
 
-def _format(task: Task, split: str) -> str:
-    assert task.files is not None
-    return task.files.formats.get(split, task.files.format)
+def _format(files: Files, split: str) -> str:
+    return files.formats.get(split, files.format)
 
 
 _HASHES: dict[tuple[str, int, int], str] = {}
@@ -217,83 +238,32 @@ def _raw_rows(task: Task, chosen: str, split: SplitName, language: str, where: D
         made = rows(task.synthetic.dataset, file_split, language, task.synthetic.counts[file_split], where.world)
         return ((row, f"{task.name} {file_split} {language}, row {i}") for i, row in enumerate(made))
     if chosen == "hub":
-        return _hub_rows(task, file_split, language, where)
-    paths = _paths(task, split, language, where)
-    reader = READERS[_format(task, file_split)]
+        assert task.hub is not None
+        return _renamed(hub.rows(task, file_split, language, where.offline), task.hub.rename)
+    files = _layout(task, split, language, where)
+    paths = _paths(files, task, split, language, where)
+    reader = READERS[_format(files, file_split)]
     if task.kind == "bitext" and len(paths) == 2:
         return _aligned(reader(paths[0]), reader(paths[1]), paths)
-    return _chained([reader(path) for path in paths], paths)
+    return _renamed(chain.from_iterable(reader(path) for path in paths), files.rename)
 
 
-def _chained(parts: Sequence[Iterator[Row]], paths: Sequence[Path]) -> Iterator[Row]:
-    for rows, path in zip(parts, paths, strict=True):
-        empty = True
-        for row in rows:
-            empty = False
-            yield row
-        if empty:
-            raise DataError(f"{path} holds no rows")
+def _renamed(rows: Iterator[Row], names: Mapping[str, str]) -> Iterator[Row]:
+    """Rows with the source's columns under the task's names; a column that has such a name already gives way."""
+    for row, place in rows:
+        found = {source: name for source, name in names.items() if source in row}
+        if found:
+            kept = {column: value for column, value in row.items() if column not in found.values()}
+            row = kept | {name: row[source] for source, name in found.items()}
+        yield row, place
 
 
 def _aligned(sources: Iterator[Row], targets: Iterator[Row], paths: Sequence[Path]) -> Iterator[Row]:
     left, right = list(sources), list(targets)
     if len(left) != len(right):
         raise DataError(f"{paths[0]} has {len(left)} lines, {paths[1]} has {len(right)}: they are not aligned")
-    if not left:
-        raise DataError(f"{paths[0]} holds no rows")
     for (source, place), (target, _) in zip(left, right, strict=True):
         yield {"source": source["text"], "target": target["text"]}, place
-
-
-_REVISIONS: dict[str, str] = {}
-
-
-def _revision(task: Task) -> str:
-    """The hub commit that is read: the declared one, else the one that is newest now, which goes into every key."""
-    hub = task.hub
-    assert hub is not None
-    if hub.revision or Path(hub.id).is_dir():
-        return hub.revision
-    if hub.id not in _REVISIONS:
-        try:
-            from huggingface_hub import HfApi
-
-            _REVISIONS[hub.id] = str(HfApi().dataset_info(hub.id).sha)
-        except Exception as error:
-            raise DataError(
-                f"{task.name}: cannot ask the hub for the revision of {hub.id} ({type(error).__name__}); declare one "
-                f"(tasks: {{{task.name}: {{extends: {task.name}, hub: {{..., revision: COMMIT}}}}}}), or put the "
-                f"official files into the folder of {ENVIRONMENT}"
-            ) from error
-    return _REVISIONS[hub.id]
-
-
-def _hub_rows(task: Task, split: SplitName, language: str, where: DataConfig) -> Iterator[Row]:
-    hub = task.hub
-    assert hub is not None
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingDependencyError(f"{task.name} comes from the hub: pip install datasets") from error
-    code = hub.language_codes.get(language, language)
-    name = hub.config.format(lang=code) or None
-    hub_split = hub.splits[split].format(lang=code)
-    options: dict[str, Any] = {"revision": revision} if (revision := _revision(task)) else {}
-    if os.environ.get("HF_DATASETS_CACHE"):
-        options["cache_dir"] = os.environ["HF_DATASETS_CACHE"]
-    datasets.disable_progress_bars()
-    try:
-        table = datasets.load_dataset(hub.id, name, split=hub_split, **options)
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{task.name}: the hub set {hub.id} ({name or 'default'}, {hub_split}) cannot be loaded: {first}; "
-            f"or put its official files into the folder of {ENVIRONMENT}"
-        ) from error
-    for number, row in enumerate(table):
-        if hub.language_of_id and not str(row["id"]).startswith(f"{code}-"):
-            continue
-        yield dict(row), f"{hub.id} {name or ''} {hub_split}, row {number}"
 
 
 def _held_out(task: Task, raw: Iterator[Row], split: SplitName) -> Iterator[Row]:

@@ -10,6 +10,8 @@ from effstilts.tasks.task import Files, Hub, Task
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 NLI_NUMBERS = {"0": "entailment", "1": "neutral", "2": "contradiction", "contradictory": "contradiction"}
 NLI_COLUMNS = {"text": "premise", "text_pair": "hypothesis", "label": "label"}
+# The columns of the MNLI and SNLI releases; "-" is their gold label where the annotators did not agree.
+NLI_RELEASE = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
 SPAN_COLUMNS = {"id": "id", "question": "question", "context": "context", "answers": "answers"}
 SQUAD_SPLITS = {"train": "train", "dev": "validation"}
 
@@ -22,7 +24,12 @@ INTERMEDIATE: tuple[Task, ...] = (
         label_values=NLI_NUMBERS,
         drop_labels=("-1", "-"),
         hub=Hub("nyu-mll/glue", {"train": "train", "dev": "validation_matched"}, config="mnli"),
-        files=Files({"train": "mnli/train.jsonl", "dev": "mnli/dev_matched.jsonl"}, "jsonl"),
+        files=Files(
+            {"train": "mnli/multinli_1.0_train.jsonl", "dev": "mnli/multinli_1.0_dev_matched.jsonl"},
+            "jsonl",
+            rename=NLI_RELEASE,
+            alternatives=(Files({"train": "mnli/train.jsonl", "dev": "mnli/dev_matched.jsonl"}, "jsonl"),),
+        ),
         head="nli",
         evaluate_on="dev",
         score="accuracy",
@@ -36,6 +43,9 @@ INTERMEDIATE: tuple[Task, ...] = (
         label_values=NLI_NUMBERS,
         drop_labels=("-1", "-"),
         hub=Hub("stanfordnlp/snli", {"train": "train", "dev": "validation", "test": "test"}),
+        files=Files(
+            {split: f"snli/snli_1.0_{split}.jsonl" for split in ("train", "dev", "test")}, "jsonl", rename=NLI_RELEASE
+        ),
         head="nli",
         score="accuracy",
         description="natural language inference over captions (Bowman et al. 2015); a part of ANLI+",
@@ -45,10 +55,15 @@ INTERMEDIATE: tuple[Task, ...] = (
         kind="classification",
         columns=NLI_COLUMNS,
         labels=NLI_LABELS,
-        label_values=NLI_NUMBERS,
+        label_values=NLI_NUMBERS | {label[0]: label for label in NLI_LABELS},
         hub=Hub(
             "facebook/anli",
             {"train": "train_r1+train_r2+train_r3", "dev": "dev_r1+dev_r2+dev_r3"},
+        ),
+        files=Files(
+            {split: tuple(f"anli/R{r}/{split}.jsonl" for r in (1, 2, 3)) for split in ("train", "dev")},
+            "jsonl",
+            rename={"context": "premise"},
         ),
         head="nli",
         evaluate_on="dev",
@@ -62,6 +77,7 @@ INTERMEDIATE: tuple[Task, ...] = (
         labels=("not_duplicate", "duplicate"),
         label_values={"0": "not_duplicate", "1": "duplicate"},
         hub=Hub("nyu-mll/glue", {"train": "train", "dev": "validation"}, config="qqp"),
+        files=Files({"train": "qqp/train.tsv", "dev": "qqp/dev.tsv"}, "qqp_tsv", rename={"is_duplicate": "label"}),
         evaluate_on="dev",
         score="accuracy",
         description="duplicate questions",
@@ -94,7 +110,11 @@ INTERMEDIATE: tuple[Task, ...] = (
         kind="choice",
         columns={"prompt": "ctx", "choices": "endings", "label": "label"},
         hub=Hub("Rowan/hellaswag", {"train": "train", "dev": "validation"}),
-        files=Files({"train": "hellaswag/hellaswag_train.jsonl", "dev": "hellaswag/hellaswag_val.jsonl"}, "jsonl"),
+        files=Files(
+            {"train": "hellaswag/hellaswag_train.jsonl", "dev": "hellaswag/hellaswag_val.jsonl"},
+            "jsonl",
+            alternatives=(Files({"dev": "hellaswag/hellaswag_val_full.txt.bz2"}, "hellaswag_blocks"),),
+        ),
         evaluate_on="dev",
         max_length=256,
         score="accuracy",
@@ -131,5 +151,15 @@ INTERMEDIATE: tuple[Task, ...] = (
         max_length=96,
         score="accuracy",
         description="commonsense questions with five choices (Talmor et al. 2019)",
+    ),
+    Task(
+        name="ccg",
+        kind="tagging",
+        columns={"tokens": "tokens", "tags": "tags"},
+        files=Files({split: f"ccg/{split}.tsv" for split in ("train", "dev", "test")}, "ccg_tsv"),
+        evaluate_on="dev",
+        score="f1",
+        description="CCG supertags of CCGbank (LDC2005T13, licensed); declare `{extends: ccg, labels: {file: PATH}}` "
+        "with the tag set, as jiant's tags_to_id.json or a tag a line",
     ),
 )

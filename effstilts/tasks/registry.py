@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import string
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from effstilts.errors import RecipeError, did_you_mean
@@ -31,17 +33,35 @@ def known_tasks() -> dict[str, Task]:
 
     tasks = {task.name: task for task in (*INTERMEDIATE, *XTREME, *SYNTHETIC)}
     for entry in entry_points(group=ENTRY_POINTS):
-        loaded = entry.load()
-        for task in [loaded] if isinstance(loaded, Task) else list(loaded):
+        try:
+            loaded = entry.load()
+            found = [loaded] if isinstance(loaded, Task) else list(loaded)
+        except Exception as error:
+            raise RecipeError(
+                f"the plug-in {entry.name} ({entry.value}) cannot be loaded ({type(error).__name__}: {error}); mend or "
+                "uninstall it"
+            ) from error
+        for task in found:
+            if not isinstance(task, Task):
+                raise RecipeError(f"the plug-in {entry.name} gave {task!r}, expected a Task or a list of them")
             if task.name in tasks:
                 raise RecipeError(f"the plug-in {entry.name} declares the task {task.name!r}, which exists already")
             tasks[task.name] = task
     return tasks
 
 
+def all_tasks(declared: Mapping[str, Task] | None = None) -> dict[str, Task]:
+    """Name -> task: the known ones, with those that a recipe declares in addition or in their place."""
+    return {**known_tasks(), **(declared or {})}
+
+
+def names(declared: Mapping[str, Task] | None = None) -> tuple[str, ...]:
+    return tuple(all_tasks(declared))
+
+
 def get(name: str, declared: Mapping[str, Task] | None = None) -> Task:
     """The task of that name; RecipeError with the nearest name if there is none."""
-    tasks = {**known_tasks(), **(declared or {})}
+    tasks = all_tasks(declared)
     if name not in tasks:
         raise RecipeError(f"no task {name!r}{did_you_mean(name, tasks)}; `effstilts tasks` lists them")
     return tasks[name]
@@ -52,7 +72,9 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
 
     Keys are the fields of Task, and: `extends`, a known task whose other fields are kept; `files`, split -> path, list
     of paths or {path, format}; `format`, for files whose ending does not say it; `hub`, {id, splits, config,
-    revision}. RecipeError names an unknown key, a missing role, a format that does not exist.
+    revision}. `labels` may be {file: PATH} (absolute, or relative to the current folder): one label a line, or JSON,
+    a list or a mapping of label to its number. RecipeError names an unknown key, a missing role, a format that does
+    not exist.
     """
     at = f"tasks.{name}"
     fields = {f.name for f in dataclasses.fields(Task)} - {"synthetic"}
@@ -77,6 +99,8 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
         values["hub"] = _dataclass(at + ".hub", Hub, values["hub"])
     if "holdout" in values:
         values["holdout"] = _dataclass(at + ".holdout", Holdout, values["holdout"])
+    if isinstance(values.get("labels"), Mapping):
+        values["labels"] = _labels_of(f"{at}.labels", values["labels"])
     for key in ("labels", "languages", "drop_labels", "train_languages"):
         if key in values:
             items = values[key] if isinstance(values[key], list) else [values[key]]
@@ -125,6 +149,23 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any) -> Files:
     return Files(paths, next(iter(formats.values())), formats, dict(codes or {}))
 
 
+def _labels_of(at: str, spec: Mapping[str, Any]) -> list[str]:
+    """The labels in a file: JSON (a list, or a mapping of label to number, as jiant's tags_to_id.json), or lines."""
+    if set(spec) != {"file"} or not isinstance(spec["file"], str):
+        raise RecipeError(f"{at}: expected a list of labels, or a mapping with `file` alone")
+    path = Path(spec["file"])
+    try:
+        text = path.read_text(encoding="utf-8")
+        found: Any = json.loads(text) if path.suffix == ".json" else [x for x in text.split("\n") if x.strip()]
+        if isinstance(found, Mapping):
+            found = sorted(found, key=found.__getitem__)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RecipeError(f"{at}: {path} cannot be read ({error})") from error
+    if not isinstance(found, list):
+        raise RecipeError(f"{at}: {path} holds neither a list nor a mapping of labels")
+    return found
+
+
 def _format_of(at: str, path: str) -> str:
     plain = PurePath(path)
     if plain.suffix in (".gz", ".bz2"):
@@ -165,11 +206,26 @@ def _check(at: str, task: Task) -> None:
     for role in task.columns:
         if role not in known:
             raise RecipeError(f"{at}.columns: {task.kind} has no role {role!r}; it has {', '.join(sorted(known))}")
+    for role, column in task.columns.items():
+        for item in column if isinstance(column, tuple) else (column,):
+            if not _is_plain(item):
+                raise RecipeError(f"{at}.columns.{role}: the template {item!r} may hold plain column names alone")
+        if isinstance(column, tuple) and role != "choices":
+            raise RecipeError(f"{at}.columns.{role}: takes one column or template, not {list(column)}")
+    hub = task.hub
+    if hub is not None and not (
+        isinstance(hub.splits, Mapping)
+        and all(isinstance(text, str) for text in (hub.id, hub.config, hub.revision, *hub.splits.values()))
+    ):
+        raise RecipeError(f"{at}.hub: id, config and revision are texts, splits a mapping of split to the hub's name")
+    for split in hub.splits if hub else ():
+        if split not in SPLITS:
+            raise RecipeError(f"{at}.hub.splits: no split {split!r}{did_you_mean(split, SPLITS)}")
     missing = sorted(needed - set(task.columns))
     if missing:
         raise RecipeError(f"{at}.columns: no column is given for {', '.join(missing)}")
     if task.kind in ("classification", "tagging") and len(task.labels) < 2:
-        raise RecipeError(f"{at}.labels: {task.kind} needs at least two labels")
+        raise RecipeError(f"{at}.labels: {task.kind} needs at least two labels (a list, or {{file: PATH}})")
     if len(set(task.labels)) != len(task.labels):
         raise RecipeError(f"{at}.labels: a label stands twice")
     if task.files is None and task.hub is None and task.synthetic is None:
@@ -180,3 +236,14 @@ def _check(at: str, task: Task) -> None:
         raise RecipeError(f"{at}.holdout.by: {task.holdout.by!r} is not a role with a column")
     if not task.languages:
         raise RecipeError(f"{at}.languages: needs at least one")
+
+
+def _is_plain(template: Any) -> bool:
+    """A column's name, or a template over column names: no attribute, index, conversion or format."""
+    if not isinstance(template, str):
+        return False
+    try:
+        parts = list(string.Formatter().parse(template)) if "{" in template else []
+    except ValueError:
+        return False
+    return all(name is None or (name.isidentifier() and not spec and not mark) for _, name, spec, mark in parts)

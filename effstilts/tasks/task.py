@@ -26,7 +26,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 # The formats that `effstilts.data.readers` reads, and the one that a file's ending stands for.
 FORMATS = (
     "xnli_tsv", "pawsx_tsv", "conll_tsv", "conllu", "squad_json", "json_list", "jsonl", "commonsenseqa_jsonl", "csv",
-    "tsv", "lines", "aligned_lines", "hellaswag_blocks", "ccg_tsv",
+    "tsv", "lines", "aligned_lines", "qqp_tsv", "bucc", "bucc_gold", "hellaswag_blocks", "ccg_tsv",
 )  # fmt: skip
 FORMAT_OF_ENDING: Mapping[str, str] = {
     ".jsonl": "jsonl", ".json": "json_list", ".csv": "csv", ".tsv": "tsv", ".txt": "lines", ".conllu": "conllu",
@@ -40,12 +40,16 @@ class Files:
     `paths` maps a split to a path relative to the data folder, with `{lang}` (the task's language code) or
     `{file_lang}` (the code after `language_codes`) filled in; a list means that the files are concatenated.
     `format` names a reader of `effstilts.data.readers`; `formats` overrides it for single splits.
+    `rename` maps a column of the files to the task's name for it (MNLI's "sentence1" is the hub's "premise").
+    `alternatives` are other layouts, looked at in turn where the files of a split are not there.
     """
 
     paths: Mapping[str, str | tuple[str, ...]]
     format: str
     formats: Mapping[str, str] = field(default_factory=dict)
     language_codes: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    alternatives: tuple[Files, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Hub:
 
     `config` may hold `{lang}`; `splits` maps a split to the hub's split name (may hold `{lang}` too).
     `language_of_id` keeps only the rows whose id begins with the language's prefix (TyDiQA's one table of nine
-    languages), mapped by `language_codes`.
+    languages), mapped by `language_codes`. `rename` is as in Files. `counts` maps "split/language" to the number of
+    rows that must be there, else a DataError (jiant's English TyDiQA had the rows of nine languages).
     """
 
     id: str
@@ -63,6 +68,8 @@ class Hub:
     revision: str = ""
     language_codes: Mapping[str, str] = field(default_factory=dict)
     language_of_id: bool = False
+    rename: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,12 @@ XTREME: tuple[Task, ...] = (
         columns={"tokens": "tokens", "tags": "tags"},
         labels=NER,
         languages=PANX_LANGUAGES,
+        hub=Hub(
+            "unimelb-nlp/wikiann",
+            {"train": "train", "dev": "validation", "test": "test"},
+            config="{lang}",
+            rename={"ner_tags": "tags"},
+        ),
         files=Files(
             {
                 "train": "xtreme/panx/train-{lang}.tsv",
@@ -123,7 +129,11 @@ XTREME: tuple[Task, ...] = (
         languages=_english_first("en,es,de,el,ru,tr,ar,vi,th,zh,hi"),
         train_on="squad",
         hub=Hub("google/xquad", {"test": "validation"}, config="xquad.{lang}"),
-        files=Files({"test": "xquad/xquad.{lang}.json"}, "squad_json"),
+        files=Files(
+            {"test": "xtreme/xquad/xquad.{lang}.json"},
+            "squad_json",
+            alternatives=(Files({"test": "xquad/xquad.{lang}.json"}, "squad_json"),),
+        ),
         evaluate_on="test",
         max_length=384,
         score="f1",
@@ -154,6 +164,7 @@ XTREME: tuple[Task, ...] = (
             config="secondary_task",
             language_codes=TYDIQA_NAMES,
             language_of_id=True,
+            counts={"train/en": 3696},
         ),
         files=Files(
             {
@@ -202,8 +213,17 @@ XTREME: tuple[Task, ...] = (
             "choices": ("answerA", "answerB", "answerC"),
             "label": "label",
         },
-        label_values={"1": "0", "2": "1", "3": "2"},
+        label_values={"1": "0", "2": "1", "3": "2", "A": "0", "B": "1", "C": "2"},
         hub=Hub("lighteval/siqa", {"train": "train", "dev": "validation"}),
+        files=Files(
+            {
+                "train": "siqa/socialIQa_v1.4_trn.jsonl",
+                "dev": "siqa/socialIQa_v1.4_dev.jsonl",
+                "test": "siqa/socialIQa_v1.4_tst.jsonl",
+            },
+            "jsonl",
+            rename={"correct": "label"},
+        ),
         evaluate_on="dev",
         max_length=96,
         score="accuracy",
@@ -214,6 +234,13 @@ XTREME: tuple[Task, ...] = (
         kind="bitext",
         columns={"source": "source", "target": "target"},
         languages=tuple(TATOEBA_CODES),
+        hub=Hub(
+            "mteb/tatoeba-bitext-mining",
+            {"test": "test"},
+            config="{lang}-eng",
+            language_codes=TATOEBA_CODES,
+            rename={"sentence1": "source", "sentence2": "target"},
+        ),
         files=Files(
             {"test": ("tatoeba/tatoeba.{file_lang}-eng.{file_lang}", "tatoeba/tatoeba.{file_lang}-eng.eng")},
             "aligned_lines",

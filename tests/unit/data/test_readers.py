@@ -37,7 +37,7 @@ def test_each_format(tmp_path: Path) -> None:
         {"premise": "d", "hypothesis": "e", "label": None},
     ]
     assert read("pawsx_tsv", write(w, "b", "a\tb\t1\n"))[0]["label"] == "1"
-    assert read("conll_tsv", write(w, "c", "en:New\tB-LOC\nen:York\tI-LOC\n\n\na\tO\n")) == [
+    assert read("conll_tsv", write(w, "c", "New\tB-LOC\nYork\tI-LOC\n\n\na\tO\n")) == [
         {"tokens": ["New", "York"], "tags": ["B-LOC", "I-LOC"]},
         {"tokens": ["a"], "tags": ["O"]},
     ]
@@ -55,6 +55,10 @@ def test_each_format(tmp_path: Path) -> None:
     assert read("hellaswag_blocks", write(w, "l", "ctx\n3\na\nb\nc\nd\nctx\n0\na\nb\nc\nd\n"))[0] == {
         "ctx": "ctx", "endings": list("abcd"), "label": "3",
     }  # fmt: skip
+    assert read("bucc", write(w, "o", "zh-1\ta\nzh-2\tb\n"))[1] == {"id": "zh-2", "text": "b"}
+    assert read("bucc_gold", write(w, "p", "zh-1\ten-2\n")) == [{"source_id": "zh-1", "target_id": "en-2"}]
+    broken = "id\tquestion1\tquestion2\tis_duplicate\n1\ta\tb\t0\n2\tc\n\td\t1\n"
+    assert [r["question1"] for r in read("qqp_tsv", write(w, "q", broken))] == ["a", "c "]
     for text in ("a b\tN N/N\n", "a|||N b|||N/N\n"):
         assert read("ccg_tsv", write(w, "m", text)) == [{"tokens": ["a", "b"], "tags": ["N", "N/N"]}]
     choices = [{"label": "A", "text": "x"}, {"label": "B", "text": "y"}]
@@ -67,6 +71,22 @@ def test_each_format(tmp_path: Path) -> None:
     [
         ("xnli_tsv", "a\tb\tneutral\nonly one\n", ["x:2", "1 columns, expected 3", "premise"]),
         ("conll_tsv", "a\tO\nb\n", ["x:2", "a word, a tab"]),
+        ("conll_tsv", "a\tO\n\nb\t\n", ["x:3", "a word, a tab"]),
+        ("conll_tsv", "a\tO\tO\n", ["x:1", "a word, a tab"]),
+        ("conll_tsv", "a\nb\n", ["x:1", "the tags are stripped"]),
+        ("conllu", "1" + "\t" * 9, ["x:1", "UPOS is empty"]),
+        ("squad_json", squad("Anna ran.", -4, "ran"), ["is not at -4"]),
+        ("squad_json", squad("Anna ran.", 0, ""), ["question q", "stripped"]),
+        ("squad_json", squad("Anna ran.", True, "nna"), ["offset"]),
+        ("squad_json", squad("Anna", 0, "Anna").replace('"answers"', '"is_impossible": false, "no"'), ["stripped"]),
+        ("jsonl", '{"a": "\\ud83d"}', ["x:1", "surrogate"]),
+        ("csv", 'a,b\n1,"2\n', ["x:2", "not valid CSV"]),
+        ("csv", 'a,b\n1,"x\ny"\n3\n', ["x:4", "1 columns"]),
+        ("tsv", "a\ta\n1\t2\n", ["x:1", "stands twice"]),
+        ("tsv", "a\tb\n1\t2\t3\n", ["x:2", "3 columns, the header has 2 (a, b)"]),
+        ("bucc", "a\tx\na\ty\n", ["x:2", "'a'", "stands twice"]),
+        ("bucc", "only text\n", ["x:1", "id, text"]),
+        ("qqp_tsv", "a\tb\n1\n2\t3\t4\n", ["x:2", "columns, the header has 2"]),
         ("conllu", "1\tde\n", ["x:1", "CoNLL-U has 10"]),
         ("squad_json", squad("Anna ran.", 1, "Anna"), ["question q", "'Anna' is not at 1", "'nna '"]),
         ("squad_json", '{"data": [{}]}', ["SQuAD's form"]),
@@ -100,9 +120,11 @@ def test_compressed_files_and_broken_encodings(tmp_path: Path) -> None:
         file.write("ä\n")
     for name in ("a.txt.gz", "a.txt.bz2"):
         assert read("lines", tmp_path / name) == [{"text": "ä"}]
-    (tmp_path / "latin.txt").write_bytes("gut\nschön\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8"):
-        read("lines", tmp_path / "latin.txt")
+    # The line is named though it stands in the middle of a block that is read at once.
+    (tmp_path / "latin.txt").write_bytes("gut\nschön\ngut\n".encode("latin-1"))
+    for name in ("lines", "csv", "json_list"):
+        with pytest.raises(DataError, match=r"latin\.txt:2: not UTF-8"):
+            read(name, tmp_path / "latin.txt")
     (tmp_path / "cut.txt.gz").write_bytes((tmp_path / "a.txt.gz").read_bytes()[:-6])
     with pytest.raises(DataError, match="cannot be read"):
         read("lines", tmp_path / "cut.txt.gz")
@@ -113,6 +135,42 @@ def test_compressed_files_and_broken_encodings(tmp_path: Path) -> None:
 def test_repeated_ids_are_told_apart(tmp_path: Path) -> None:
     rows = read("squad_json", write(tmp_path, "x", squad("Anna ran.", 0, "Anna", ("1", "1", "2"))))
     assert [row["id"] for row in rows] == ["1", "1#2", "2"]
+
+
+def test_a_language_prefix_is_one_only_if_all_words_have_it(tmp_path: Path) -> None:
+    assert read("conll_tsv", write(tmp_path, "a", "en:New\tB-LOC\nen:York\tI-LOC\n\nen::\tO\nen:\tO\n")) == [
+        {"tokens": ["New", "York"], "tags": ["B-LOC", "I-LOC"]},
+        {"tokens": [":", "en:"], "tags": ["O", "O"]},
+    ]
+    text = "en:a\tO\nen:b\tO\n\nc\tO\n"
+    assert read("conll_tsv", write(tmp_path, "b", text))[0]["tokens"] == ["en:a", "en:b"]
+    text = "en:a\tO\n\n" * 20
+    with pytest.raises(DataError, match=r"c:41: expected the prefix 'en:'"):
+        read("conll_tsv", write(tmp_path, "c", text + "b\tO\n"))
+    assert len(read("conll_tsv", tmp_path / "b")) == 2
+
+
+def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes("\ufeffa\rb\r\n\u2028c\x0b\x85\n\r".encode())
+    assert read("aligned_lines", path) == [{"text": "a\rb"}, {"text": "\u2028c\x0b\x85"}, {"text": ""}]
+    path.write_bytes(b"\xef\xbb\xbf[1]")
+    with pytest.raises(DataError, match="item 1"):
+        read("json_list", path)
+    rows = list(READERS["csv"](write(tmp_path, "y", 'a,b\n"x\ny",1\n2,3\n')))
+    assert [place[-2:] for _, place in rows] == [":2", ":4"]
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
+    empty = {"squad_json": '{"data": []}', "json_list": "[]", "csv": "a,b\n", "tsv": "a\tb\n"}.get(name, "")
+    with pytest.raises(DataError, match="x holds no rows"):
+        read(name, write(tmp_path, "x", empty))
+
+
+def test_a_question_without_an_answer(tmp_path: Path) -> None:
+    text = squad("Anna ran.", 5, "ran").replace('"answers"', '"is_impossible": true, "plausible_answers"')
+    assert read("squad_json", write(tmp_path, "x", text))[0]["answers"] == {"text": [], "answer_start": []}
 
 
 word = st.text(st.characters(blacklist_categories=("Zs", "Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=6)
@@ -140,3 +198,31 @@ def test_random_bytes_give_rows_or_our_error(reader: str, content: bytes) -> Non
             read(reader, path)
         except DataError as error:
             assert "x" in str(error)
+
+
+field = st.text(st.characters(blacklist_characters="\t\n\r", blacklist_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(field, field, field), min_size=1, max_size=5))
+def test_tsv_round_trip(rows: list[tuple[str, str, str]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), "x", "a\tb\tc\n" + "".join("\t".join(row) + "\n" for row in rows))
+        assert [tuple(row.values()) for row in read("tsv", path)] == rows
+        path = write(Path(folder), "y", "\ufeff" + "".join("\t".join(row) + "\n" for row in rows))
+        assert [tuple(row.values()) for row in read("xnli_tsv", path)] == rows
+
+
+@given(st.lists(st.tuples(field, field), min_size=1, max_size=5))
+def test_csv_round_trip(rows: list[tuple[str, str]]) -> None:
+    import csv
+    import io
+    import tempfile
+
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("a", "b"), *rows])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_bytes(text.getvalue().encode())
+        assert [tuple(row.values()) for row in read("csv", path)] == rows

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +109,15 @@ def test_xcopa_asks_its_question_in_words(tmp_path: Path) -> None:
 
 def test_templates_hold_plain_names_alone(tmp_path: Path) -> None:
     jsonl(tmp_path / "t.jsonl", nli(0))
-    for template in ("{premise.__class__}", "{premise[0]}", "{premise!r}", "{premise:>9}"):
-        task = declare("x", NLI | {"columns": {"text": template, "label": "label"}})
+    for template in ("{premise.__class__}", "{premise[0]}", "{premise!r}", "{premise:>9}", "{premise", "}{", 3):
+        columns: Any = {"text": template, "label": "label"}
         with pytest.raises(RecipeError, match="plain column names"):
-            load(task, "train", "en", DataConfig(tmp_path))
+            declare("x", NLI | {"columns": columns})
+        # A plug-in builds its Task itself.
+        if template not in ("{premise", "}{", 3):
+            task = dataclasses.replace(declare("x", NLI), columns=columns)
+            with pytest.raises(RecipeError, match="plain column names"):
+                load(task, "train", "en", DataConfig(tmp_path))
 
 
 def test_zero_shot_targets_train_on_english_alone(tmp_path: Path) -> None:
@@ -214,16 +221,149 @@ def test_an_unpinned_hub_set_is_pinned_to_what_is_read(monkeypatch: pytest.Monke
         fingerprint(task, "train", "en", config)
     found = []
     for commit in ("a" * 40, "b" * 40):
-        monkeypatch.setattr("effstilts.data.sources._REVISIONS", {})
+        monkeypatch.setattr("effstilts.data.hub._REVISIONS", {})
         info = type("Info", (), {"sha": commit})
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, info=info: info)
         found.append(fingerprint(task, "train", "en", config))
     assert found[0] != found[1]
 
 
-def test_offline_never_asks_the_hub() -> None:
-    with pytest.raises(DataError, match="not read offline"):
+def test_offline_never_asks_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match="not in the cache; run once without --offline"):
         load(get("anli"), "train", "en", DataConfig(offline=True))
+
+
+def test_offline_reads_what_datasets_prepared_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    repository, cache = tmp_path / "siqa", tmp_path / "cache"
+    repository.mkdir()
+    row = {"context": "c.", "question": "q?", "answerA": "x", "answerB": "y", "answerC": "z", "label": "3"}
+    pq.write_table(pa.table({k: [v] for k, v in row.items()}), repository / "train-00000-of-00001.parquet")
+    datasets.load_dataset(str(repository), split="train", cache_dir=str(cache))
+    (made,) = (p for p in cache.iterdir() if p.is_dir())
+    made.rename(cache / "lighteval___siqa")
+    (commit,) = (p.name for p in (cache / "lighteval___siqa" / "default" / "0.0.0").iterdir() if p.is_dir())
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(cache))
+    task, config = get("siqa"), DataConfig(source="hub", offline=True)
+    (example,) = load(task, "train", "en", config).examples
+    assert example["label"] == 2 and example["prompt"] == "c. q?"
+    first = fingerprint(task, "train", "en", config)
+    assert task.hub is not None
+    pinned = dataclasses.replace(task, hub=dataclasses.replace(task.hub, revision=commit))
+    assert load(pinned, "train", "en", config).examples == load(task, "train", "en", config).examples
+    other = dataclasses.replace(task, hub=dataclasses.replace(task.hub, revision="0" * 40))
+    with pytest.raises(DataError, match="not in the cache"):
+        load(other, "train", "en", config)
+    assert fingerprint(task, "train", "en", config) == first
+    shutil.rmtree(cache)
+    with pytest.raises(DataError, match="not in the cache"):
+        fingerprint(task, "train", "en", config)
+
+
+def test_a_loading_script_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """main holds mlqa.py, which datasets >= 4 refuses: the hub's Parquet export is read, at its commit."""
+    import datasets
+    import huggingface_hub
+
+    script = type("File", (), {"rfilename": "mlqa.py"})
+    row = {"id": "1", "question": "q", "context": "ab", "answers": {"text": ["b"], "answer_start": [1]}}
+    asked: list[Any] = []
+
+    def info(self: Any, name: str, revision: str | None = None) -> Any:
+        return type("Info", (), {"sha": ("e" if revision else "m") * 40, "siblings": [script]})
+
+    def load_dataset(*args: Any, **options: Any) -> Any:
+        asked.append((args, options))
+        return datasets.Dataset.from_list([row])
+
+    monkeypatch.setattr("effstilts.data.hub._REVISIONS", {})
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
+    assert len(load(get("mlqa"), "dev", "de", DataConfig(source="hub")).examples) == 1
+    ((args, options),) = asked
+    assert args == ("facebook/mlqa", None) and options["revision"] == "e" * 40
+    assert options["data_files"] == {"validation": "mlqa.de.de/validation/*.parquet"}
+
+
+def test_hub_tags_go_by_their_names(tmp_path: Path) -> None:
+    """The numbers of WikiANN's classes are the hub's; a permuted order must not change a tag."""
+    import datasets
+
+    repository = tmp_path / "hub"
+    repository.mkdir()
+    names = ["B-LOC", "I-LOC", "O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
+    features = datasets.Features(
+        {
+            "tokens": datasets.Sequence(datasets.Value("string")),
+            "ner_tags": datasets.Sequence(datasets.ClassLabel(names=names)),
+        }
+    )
+    table = datasets.Dataset.from_dict({"tokens": [["in", "Rome"]], "ner_tags": [[2, 0]]}, features=features)
+    table.to_parquet(repository / "train-00000-of-00001.parquet")
+    hub = {"id": str(repository), "splits": {"train": "train"}, "rename": {"ner_tags": "tags"}}
+    task = declare("x", {"extends": "panx", "hub": hub})
+    (row,) = load(task, "train", "en", DataConfig(source="hub")).examples
+    assert (row["tokens"], row["tags"]) == (["in", "Rome"], ["O", "B-LOC"])
+    # Another number of rows than the official one is refused.
+    short = declare("x", {"extends": "panx", "hub": hub | {"counts": {"train/en": 20000}}})
+    with pytest.raises(DataError, match="has 1 rows in 'en', not the 20000"):
+        load(short, "train", "en", DataConfig(source="hub"))
+
+
+def test_official_files_have_their_own_columns(tmp_path: Path) -> None:
+    """MNLI's release says sentence1, gold_label; a file with the hub's columns reads by the other layout."""
+    folder = tmp_path / "mnli"
+    folder.mkdir()
+    task, config = get("mnli"), DataConfig(tmp_path)
+    jsonl(folder / "train.jsonl", nli(2))
+    assert load(task, "train", "en", config).examples[0]["label"] == "contradiction"
+    release = {"sentence1": "p", "sentence2": "h", "label": "of another kind", "gold_label": "neutral"}
+    jsonl(folder / "multinli_1.0_train.jsonl", release | {"gold_label": "-"}, release)
+    (row,) = load(task, "train", "en", config).examples
+    assert (row["text"], row["text_pair"], row["label"]) == ("p", "h", "neutral")
+    del release["gold_label"]
+    jsonl(folder / "multinli_1.0_train.jsonl", release)
+    with pytest.raises(DataError, match="'of another kind' is not one of entailment"):
+        load(task, "train", "en", config)
+    with pytest.raises(DataError, match=r"multinli_1\.0_dev_matched\.jsonl does not exist.*EFFSTILTS_DATA or --data"):
+        load(task, "dev", "en", DataConfig(tmp_path, source="files"))
+
+
+def test_anli_is_three_rounds(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        folder = tmp_path / "anli" / f"R{number}"
+        folder.mkdir(parents=True)
+        jsonl(
+            folder / "train.jsonl",
+            {"uid": "u", "context": f"round {number}", "hypothesis": "h", "label": "enc"[number - 1]},
+        )
+    rows = load(get("anli"), "train", "en", DataConfig(tmp_path)).examples
+    assert [row["label"] for row in rows] == ["entailment", "neutral", "contradiction"]
+    assert rows[2]["text"] == "round 3" and rows[2]["where"].endswith("R3/train.jsonl:1")
+    assert get("anli").labels == get("mnli").labels == get("snli").labels
+    assert get("anli").head == get("mnli").head == get("snli").head
+
+
+def test_what_load_gives_beside_rows(tmp_path: Path) -> None:
+    jsonl(tmp_path / "t.jsonl", nli(0))
+    task, config = declare("mine", NLI), DataConfig(tmp_path)
+    assert load(task, "train", "en", config).fingerprint == fingerprint(task, "train", "en", config)
+    synthetic = get("synthetic/mnli")
+    default = fingerprint(synthetic, "dev", "en", DataConfig())
+    assert default == fingerprint(synthetic, "dev", "en", DataConfig(world=World()))
+    assert len(load(synthetic, "dev", "en", DataConfig(), limit=5).examples) == 5
+
+
+def test_braces_in_a_path_are_only_those_of_the_language(tmp_path: Path) -> None:
+    (tmp_path / "{x.y}").mkdir()
+    (tmp_path / "{x.y}" / "en.txt").write_text("a\n")
+    task = declare("t", {"kind": "masked_lm", "files": {"train": "{x.y}/{lang}.txt"}})
+    assert load(task, "train", "en", DataConfig(tmp_path)).examples[0]["text"] == "a"
 
 
 @pytest.mark.parametrize(
@@ -243,6 +383,11 @@ def test_offline_never_asks_the_hub() -> None:
         ({"extends": "mnly"}, ["no task 'mnly'", "did you mean 'mnli'"]),
         (NLI | {"max_length": "long"}, ["max_length", "expected int"]),
         (NLI | {"files": {"train": {"path": "x", "format": "exe"}}}, ["no format 'exe'"]),
+        (NLI | {"labels": {"file": "/nowhere.txt"}}, ["labels", "/nowhere.txt cannot be read"]),
+        (NLI | {"labels": {"path": "x"}}, ["mapping with `file` alone"]),
+        (NLI | {"hub": {"id": "a", "splits": {"trian": "train"}}}, ["hub.splits", "did you mean 'train'"]),
+        (NLI | {"hub": {"id": "a", "config": 3, "splits": {}}}, ["mine.hub", "texts"]),
+        (NLI | {"columns": {"text": ["a", "b"], "label": "c"}}, ["columns.text", "one column"]),
     ],
 )
 def test_a_bad_declaration_is_named(spec: dict[str, Any], words: list[str]) -> None:

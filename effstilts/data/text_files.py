@@ -1,0 +1,90 @@
+"""Files as lines and as JSON, with the place of whatever is wrong in them.
+
+Files that end in .gz or .bz2 are read through. Text is UTF-8 and nothing else. Lines end at a newline alone (a
+carriage return before it belongs to the end): the other separators of Unicode, and a single carriage return, may stand
+inside a text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from effstilts.errors import DataError
+
+# What the decompressors raise for a damaged file.
+_DAMAGE = (OSError, EOFError, zlib.error)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def open_bytes(path: Path) -> IO[bytes] | io.BufferedIOBase:
+    """A file, read through gzip or bzip2 by its ending. DataError if it cannot be opened."""
+    try:
+        if path.suffix == ".gz":
+            import gzip
+
+            return gzip.open(path, "rb")
+        if path.suffix == ".bz2":
+            import bz2
+
+            return bz2.open(path, "rb")
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot open {path}: {error.strerror or error}") from error
+
+
+def _decoded(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = raw[error.start : error.start + 1].hex()
+        raise DataError(f"{place}: not UTF-8 (byte 0x{byte} at {error.start}: {error.reason})") from error
+
+
+def raw_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(line with its end, "file:line"). A byte order mark before the first line is dropped."""
+    number = 0
+    with open_bytes(path) as file:
+        try:
+            for number, raw in enumerate(file, 1):
+                line = _decoded(raw, f"{path}:{number}")
+                yield line.removeprefix("\ufeff") if number == 1 else line, f"{path}:{number}"
+        except _DAMAGE as error:
+            raise DataError(f"{path}, after line {number}: cannot be read ({error})") from error
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """(line without its end, "file:line")."""
+    return ((line.removesuffix("\n").removesuffix("\r"), place) for line, place in raw_lines(path))
+
+
+def parse_json(text: str, place: str) -> Any:
+    """JSON; a lone surrogate (`"\\ud83d"`), which is no text, is refused here rather than in a tokenizer."""
+    try:
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: half a surrogate pair stands in a text ({error.object[error.start]!r})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not valid JSON ({error})") from error
+    return value
+
+
+def json_of(path: Path) -> Any:
+    with open_bytes(path) as file:
+        try:
+            raw = file.read()
+        except _DAMAGE as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason})") from error
+    return parse_json(text.removeprefix("\ufeff"), str(path))

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effstilts.data.readers import READERS
+from effstilts.errors import RecipeError
+from effstilts.tasks import registry
+from effstilts.tasks.registry import all_tasks, declare, get, known_tasks, names
+from effstilts.tasks.task import ROLES, SPLITS, Files, Task
+from effstilts.tasks.xtreme import PANX_LANGUAGES, TATOEBA_CODES, UDPOS_LANGUAGES
+
+MINE = {"kind": "masked_lm", "files": {"train": "a.txt"}}
+
+
+def test_the_nine_intermediate_tasks_and_the_targets_are_known() -> None:
+    intermediate = {"anli", "mnli", "snli", "qqp", "squad-v2", "squad", "hellaswag", "ccg", "cosmosqa", "commonsenseqa"}
+    targets = {"xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa", "tatoeba", "xcopa", "copa", "siqa"}
+    assert intermediate | targets <= set(names())
+
+
+def test_language_lists_are_xtremes() -> None:
+    """Counts of google-research/xtreme, evaluate.py, commit 838c13b; Tatoeba has XTREME-R's 41 and two more."""
+    assert len(set(PANX_LANGUAGES)) == len(PANX_LANGUAGES) == 40
+    assert len(set(UDPOS_LANGUAGES)) == len(UDPOS_LANGUAGES) == 33
+    counts = {"xnli": 15, "pawsx": 7, "xquad": 11, "mlqa": 7, "tydiqa": 9, "xcopa": 11}
+    assert {name: len(set(get(name).languages)) for name in counts} == counts
+    assert set(TATOEBA_CODES) >= set(PANX_LANGUAGES) - {"en", "ms", "my", "yo"}
+    assert len(set(TATOEBA_CODES.values())) == len(TATOEBA_CODES)
+
+
+@pytest.mark.parametrize("name", sorted(known_tasks()))
+def test_a_known_task_is_sound(name: str) -> None:
+    task = get(name)
+    needed = {role for role in ROLES[task.kind] if not role.endswith("?")}
+    assert needed <= set(task.columns) <= {role.rstrip("?") for role in ROLES[task.kind]}
+    assert task.description and task.score
+    assert task.files or task.hub or task.synthetic
+    assert set(task.label_values.values()) <= set(task.labels) | set("01234")
+    if task.train_on:
+        assert get(task.train_on).kind == task.kind and get(task.train_on).labels == task.labels
+    for files in _layouts(task):
+        assert set(files.paths) <= set(SPLITS) and {files.format, *files.formats.values()} <= set(READERS)
+        for paths in files.paths.values():
+            for path in (paths,) if isinstance(paths, str) else paths:
+                assert {field for _, field, _, _ in string.Formatter().parse(path) if field} <= {"lang", "file_lang"}
+    if task.hub is not None:
+        assert set(task.hub.splits) <= set(SPLITS)
+    splits = {s for files in _layouts(task) for s in files.paths} | set(task.hub.splits if task.hub else ())
+    splits |= set(task.synthetic.counts if task.synthetic else ())
+    assert task.evaluate_on in splits or task.kind == "masked_lm"
+
+
+def _layouts(task: Task) -> Iterator[Files]:
+    if task.files is not None:
+        yield from (task.files, *task.files.alternatives)
+
+
+def test_artificial_tasks_have_the_columns_of_the_real_ones() -> None:
+    pairs = {"mnli": "mnli", "pawsx": "pawsx", "squad": "squad", "squad-v2": "squad-v2", "tydiqa": "tydiqa"}
+    pairs |= {name: name for name in ("xnli", "hellaswag", "commonsenseqa", "xcopa")}
+    for artificial, real in pairs.items():
+        assert get(f"synthetic/{artificial}").columns == get(real).columns
+        assert get(f"synthetic/{artificial}").kind == get(real).kind
+        assert get(f"synthetic/{artificial}").no_answer == get(real).no_answer
+
+
+def test_a_declared_task_may_take_a_known_ones_place() -> None:
+    mine = declare("xnli", {"extends": "xnli", "max_length": 64})
+    assert get("xnli", {"xnli": mine}).max_length == 64 and get("xnli").max_length == 128
+    assert all_tasks({"xnli": mine})["xnli"] is mine and "new" in names({"new": declare("new", MINE)})
+    with pytest.raises(RecipeError, match="no task 'xnly'.*did you mean 'xnli'"):
+        get("xnly")
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [("a.jsonl", "jsonl"), ("b/a.txt.gz", "lines"), ("a.v2.tsv.bz2", "tsv"), ("a.json", "json_list")],
+)
+def test_the_ending_tells_the_format(path: str, form: str) -> None:
+    task = declare("x", {"extends": "udpos", "files": {"train": path, "dev": {"path": "d", "format": "conll_tsv"}}})
+    assert task.files is not None and task.files.formats == {"train": form, "dev": "conll_tsv"}
+
+
+def test_the_tag_set_of_ccg_comes_from_a_file(tmp_path: Path) -> None:
+    numbered = tmp_path / "tags_to_id.json"
+    numbered.write_text(json.dumps({"N/N": 1, "N": 0, ",": 2}))
+    lines = tmp_path / "tags.txt"
+    lines.write_text("N\nN/N\n,\n")
+    for path in (numbered, lines):
+        assert declare("ccg", {"extends": "ccg", "labels": {"file": str(path)}}).labels == ("N", "N/N", ",")
+    with pytest.raises(RecipeError, match="at least two labels"):
+        declare("ccg", {"extends": "ccg"})
+    for text in ("3", '{"a": "x", "b": 1}', "[[]]", "{"):
+        numbered.write_text(text)
+        with pytest.raises(RecipeError, match=r"ccg\.labels"):
+            declare("ccg", {"extends": "ccg", "labels": {"file": str(numbered)}})
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A function that puts one entry point into the group."""
+
+    def put(load: Any) -> None:
+        entry = type("Entry", (), {"name": "mine", "value": "mine:TASKS", "load": staticmethod(load)})
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry] if "effstilts" in group else [])
+        registry.known_tasks.cache_clear()
+
+    yield put
+    registry.known_tasks.cache_clear()
+
+
+def test_plug_ins(plug_in: Any) -> None:
+    task = declare("mine/one", MINE)
+    plug_in(lambda: task)
+    assert get("mine/one") is task
+    plug_in(lambda: [task])
+    assert get("mine/one") is task
+    plug_in(lambda: [get])
+    with pytest.raises(RecipeError, match="plug-in mine gave"):
+        known_tasks()
+    plug_in(lambda: declare("mnli", {"extends": "xnli"}) if False else Task(name="mnli", kind="masked_lm", columns={}))
+    with pytest.raises(RecipeError, match="'mnli', which exists already"):
+        known_tasks()
+
+    def broken() -> Any:
+        raise ImportError("no module named mine")
+
+    plug_in(broken)
+    with pytest.raises(RecipeError, match=r"plug-in mine \(mine:TASKS\) cannot be loaded.*no module named mine"):
+        known_tasks()
