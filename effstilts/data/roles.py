@@ -6,6 +6,7 @@
     tagging         id, tokens, tags
     masked_lm       id, text, text_pair (or None)
     bitext          id, source, target
+    mining          id, text, side ("source" or "target"), gold (ids of the translations on the other side)
 
 and `where`, the place it came from. A label outside the set, a missing column, a stripped label: a DataError that
 names the place.
@@ -17,7 +18,7 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from effstilts.data.readers import Row
+from effstilts.data.readers import Row, misplaced
 from effstilts.errors import DataError, RecipeError
 from effstilts.tasks.task import Task
 
@@ -53,13 +54,23 @@ def _text(task: Task, row: Mapping[str, Any], column: str, place: str) -> str:
             raise DataError(f"{place}: {column} is {value!r}, expected text")
         return value
     text = ""
-    for literal, name, spec, conversion in string.Formatter().parse(column):
+    for literal, name, spec, conversion in _parts(task, column):
         text += literal
         if name is not None:
             if not name.isidentifier() or spec or conversion:
                 raise RecipeError(f"{task.name}: the template {column!r} may hold plain column names alone")
-            text += str(_value(row, name, place, task))
+            value = _value(row, name, place, task)
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise DataError(f"{place}: {name} is {value!r}, expected text")
+            text += str(value)
     return text
+
+
+def _parts(task: Task, template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    try:
+        return list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise RecipeError(f"{task.name}: the template {template!r} may hold plain column names alone") from error
 
 
 def _role_text(task: Task, row: Mapping[str, Any], role: str, place: str) -> str:
@@ -97,20 +108,37 @@ def _choice(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any] | 
     if label is None:
         return None
     column = task.columns["choices"]
+    raw = str(_value(row, str(task.columns["label"]), place, task))
+    names: list[str] = []
     if isinstance(column, str) and "{" not in column:
         value = _value(row, column, place, task)
         if isinstance(value, Mapping):
-            names, value = [str(x) for x in value.get("label", [])], value.get("text")
-            if label in names:
-                label = str(names.index(label))
+            names, value = [str(x) for x in value.get("label") or ()], value.get("text")
         if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
             raise DataError(f"{place}: {column} is {str(value)[:60]!r}, expected a list of texts")
         choices = list(value)
     else:
         choices = [_text(task, row, c, place) for c in ((column,) if isinstance(column, str) else column)]
-    if not label.isdigit() or int(label) >= len(choices):
-        raise DataError(f"{place}: the label {label!r} names none of the {len(choices)} choices")
-    return {"prompt": _role_text(task, row, "prompt", place), "choices": choices, "label": int(label)}
+    if len(choices) < 2 or (names and len(names) != len(choices)):
+        raise DataError(f"{place}: {len(choices)} choices with {len(names)} labels, expected two or more of the same")
+    index = _index(raw, label, names, len(choices))
+    if index is None:
+        known = ", ".join(names) or f"0 to {len(choices) - 1}, or letters"
+        raise DataError(f"{place}: the label {label!r} names none of the {len(choices)} choices ({known})")
+    return {"prompt": _role_text(task, row, "prompt", place), "choices": choices, "label": index}
+
+
+def _index(raw: str, label: str, names: list[str], count: int) -> int | None:
+    """The choice that a label names: by the row's own names, else by a number from 0, else by a letter from A."""
+    if raw in names:
+        return names.index(raw)
+    if label.isascii() and label.isdecimal():
+        number = int(label)
+    elif len(label) == 1 and "A" <= label <= "Z":
+        number = ord(label) - ord("A")
+    else:
+        return None
+    return number if number < count and not (names and label == raw) else None
 
 
 def _span(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -121,10 +149,14 @@ def _span(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise DataError(f"{place}: answers need lists `text` and `answer_start`, got {str(answers)[:60]}") from error
     if not found and not task.no_answer:
         raise DataError(f"{place}: the answers are stripped; {task.name} needs them")
+    context = _role_text(task, row, "context", place)
+    for answer in found:
+        if problem := misplaced(context, answer["text"], answer["start"]):
+            raise DataError(f"{place}: {problem}")
     return {
         "id": str(_value(row, str(task.columns["id"]), place, task)),
         "question": _role_text(task, row, "question", place),
-        "context": _role_text(task, row, "context", place),
+        "context": context,
         "answers": found,
     }
 
@@ -160,6 +192,16 @@ def _bitext(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
     }
 
 
+def _mining(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A sentence of one side and the ids of its gold translations on the other side."""
+    return {
+        "id": str(_value(row, str(task.columns["id"]), place, task)),
+        "text": _role_text(task, row, "text", place),
+        "side": row["side"],
+        "gold": list(row["gold"]),
+    }
+
+
 _MAKERS: Mapping[str, Any] = {
     "classification": _classification,
     "choice": _choice,
@@ -167,4 +209,5 @@ _MAKERS: Mapping[str, Any] = {
     "tagging": _tagging,
     "masked_lm": _masked_lm,
     "bitext": _bitext,
+    "mining": _mining,
 }

@@ -245,6 +245,8 @@ def _raw_rows(task: Task, chosen: str, split: SplitName, language: str, where: D
     reader = READERS[_format(files, file_split)]
     if task.kind == "bitext" and len(paths) == 2:
         return _aligned(reader(paths[0]), reader(paths[1]), paths)
+    if task.kind == "mining" and len(paths) == 3:
+        return _corpora(reader(paths[0]), reader(paths[1]), READERS["bucc_gold"](paths[2]))
     return _renamed(chain.from_iterable(reader(path) for path in paths), files.rename)
 
 
@@ -264,6 +266,22 @@ def _aligned(sources: Iterator[Row], targets: Iterator[Row], paths: Sequence[Pat
         raise DataError(f"{paths[0]} has {len(left)} lines, {paths[1]} has {len(right)}: they are not aligned")
     for (source, place), (target, _) in zip(left, right, strict=True):
         yield {"source": source["text"], "target": target["text"]}, place
+
+
+def _corpora(sources: Iterator[Row], targets: Iterator[Row], pairs: Iterator[Row]) -> Iterator[Row]:
+    """The sentences of two comparable corpora, each with its gold partners. DataError for a pair of unknown ids."""
+    sides = {"source": list(sources), "target": list(targets)}
+    known = {side: {row["id"] for row, _ in rows} for side, rows in sides.items()}
+    partners: dict[str, dict[str, list[str]]] = {"source": {}, "target": {}}
+    for pair, place in pairs:
+        for side, other in (("source", "target"), ("target", "source")):
+            name = pair[f"{side}_id"]
+            if name not in known[side]:
+                raise DataError(f"{place}: no {side} sentence has the id {name!r}")
+            partners[side].setdefault(name, []).append(pair[f"{other}_id"])
+    for side, rows in sides.items():
+        for row, place in rows:
+            yield row | {"side": side, "gold": partners[side].get(row["id"], [])}, place
 
 
 def _held_out(task: Task, raw: Iterator[Row], split: SplitName) -> Iterator[Row]:

@@ -21,6 +21,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "tagging": ("tokens", "tags"),
     "masked_lm": ("text", "text_pair?"),
     "bitext": ("source", "target"),
+    "mining": ("id", "text"),
 }
 
 # The formats that `effstilts.data.readers` reads, and the one that a file's ending stands for.

@@ -251,4 +251,17 @@ XTREME: tuple[Task, ...] = (
         score="accuracy",
         description="translations among 1,000 sentences (Artetxe and Schwenk 2019)",
     ),
+    Task(
+        name="bucc2018",
+        kind="mining",
+        columns={"id": "id", "text": "text"},
+        languages=("de", "fr", "ru", "zh"),
+        files=Files(
+            {"dev": tuple(f"xtreme/bucc2018/{{lang}}-en.dev.{end}" for end in ("{lang}", "en", "gold"))}, "bucc"
+        ),
+        evaluate_on="dev",
+        score="f1",
+        description="translations to be found in two comparable corpora (Zweigenbaum et al. 2017); rows and gold only, "
+        "no phase scores it yet",
+    ),
 )

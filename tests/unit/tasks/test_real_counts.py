@@ -19,7 +19,12 @@ COUNTS = {
     ("cosmosqa", "dev"): 2985, ("hellaswag", "dev"): 10042, ("panx", "train"): 20000,
 }  # fmt: skip
 # Rows of single languages.
-OWN = {("tatoeba", "test", "sw"): 390, ("tydiqa", "test", "sw"): 2755, ("tydiqa", "test", "ko"): 1625}
+OWN = {
+    ("bucc2018", "dev", "zh"): 8624 + 13589,
+    ("tatoeba", "test", "sw"): 390,
+    ("tydiqa", "test", "sw"): 2755,
+    ("tydiqa", "test", "ko"): 1625,
+}
 
 
 def there(folder: Path) -> list[tuple[str, str, str, list[Path]]]:
