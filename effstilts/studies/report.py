@@ -79,7 +79,8 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
         rows.append((f"  {arm} - {arms[0]}", texts))
     label_width = max(len(label) for label, _ in rows) + 2
     widths = [max([len(head), *(len(texts[i]) for _, texts in rows)]) + 2 for i, head in enumerate(shown)]
-    lines = [f"{first['task']}: {metric}, {first['split']} set"]
+    splits = " / ".join(_unique(cell["split"] for cell in cells))
+    lines = [f"{first['task']}: {metric}, {splits} set"]
     start = 0
     while start < len(shown):
         end, used = start, label_width
