@@ -11,7 +11,7 @@ looks (no model is loaded, nothing is trained); `run` makes what is missing, in 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -300,8 +300,3 @@ def _part_identity(bench: Workbench, part: TaskPart, split: SplitName) -> Mappin
         "score": task.score,
         "head": task.head,
     }
-
-
-def trained_steps(graph: Graph) -> Iterator[Step]:
-    """The steps that train an encoder."""
-    return (step for step in graph.steps if step.make is train_phase)

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from effstilts.errors import Interrupted, TrainingError
+from effstilts.evaluation.metrics import majority_share
 
 COLLAPSE_SHARE = 0.99
 
@@ -64,10 +65,7 @@ def collapse(predictions: Sequence[Any]) -> str:
     """A note where nearly all predictions are one and the same answer, else the empty string."""
     if len(predictions) < 20 or not isinstance(predictions[0], str | int):
         return ""
-    counts: dict[Any, int] = {}
-    for prediction in predictions:
-        counts[prediction] = counts.get(prediction, 0) + 1
-    answer, count = max(counts.items(), key=lambda item: item[1])
-    if count / len(predictions) < COLLAPSE_SHARE:
+    answer, share = majority_share(predictions)
+    if share < 100.0 * COLLAPSE_SHARE:
         return ""
-    return f"collapsed: {100 * count / len(predictions):.1f} % of the predictions are {answer!r}"
+    return f"collapsed: {share:.1f} % of the predictions are {answer!r}"

@@ -7,7 +7,6 @@ whole, so no adapter library ever decides whether a head is saved or frozen.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -91,8 +90,3 @@ def _targets(encoder: Encoder, method: Method) -> set[str]:
                 f"there are {', '.join(sorted(last_names))}"
             )
     return {name for name in linear if not method.targets or name.rpartition(".")[2] in method.targets}
-
-
-def trainable_state(module: nn.Module) -> dict[str, Any]:
-    """The parameters that are trained, by name."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
