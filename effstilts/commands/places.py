@@ -1,0 +1,92 @@
+"""The options that commands share, and how a recipe is opened with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from effstilts.errors import RecipeError
+
+if TYPE_CHECKING:
+    from effstilts.procedure import Graph
+    from effstilts.recipe import Recipe
+    from effstilts.workbench import Workbench
+
+DEFAULT_STORE = "effstilts-store"
+
+
+@dataclass
+class Places:
+    """Where things are."""
+
+    store: Path = field(default_factory=lambda: Path(os.environ.get("EFFSTILTS_STORE", DEFAULT_STORE)))
+    """Folder of artefacts and checkpoints (EFFSTILTS_STORE)."""
+
+
+@dataclass
+class DataPlaces:
+    """Where rows come from."""
+
+    data: Path | None = None
+    """Folder of official files; default: the environment variable EFFSTILTS_DATA."""
+    offline: bool = False
+    """Never touch the network."""
+
+    def root(self) -> Path | None:
+        """The folder of official files. RecipeError if one is named that does not exist."""
+        root = self.data or (Path(os.environ["EFFSTILTS_DATA"]) if os.environ.get("EFFSTILTS_DATA") else None)
+        if root is not None and not root.is_dir():
+            raise RecipeError(f"the data folder {root} does not exist (--data or EFFSTILTS_DATA)")
+        return root
+
+
+@dataclass
+class RecipeChoice(DataPlaces, Places):
+    """A recipe, and where it runs."""
+
+    recipe: Annotated[str, tyro.conf.Positional] = "quickstart"
+    """Name of a shipped recipe, or path of a YAML file."""
+    set: Annotated[list[str], tyro.conf.arg(metavar="KEY=VALUE"), tyro.conf.UseAppendAction] = field(
+        default_factory=list
+    )
+    """Override one key of the recipe, for example --set training.steps=100. May be given several times."""
+
+    @contextlib.contextmanager
+    def opened(self, quiet: bool, events: bool = True) -> Iterator[tuple[Recipe, Workbench, Graph]]:
+        """The recipe, the workbench and the graph."""
+        from effstilts.recipe import load_recipe
+
+        recipe = load_recipe(self.recipe, self.set)
+        root = self.root()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RecipeError("several processes are not supported yet: start one, without a launcher")
+        from effstilts.data.sources import DataConfig
+        from effstilts.log import JsonLines, Log
+        from effstilts.procedure import build
+        from effstilts.store import Store, disk_errors
+        from effstilts.synthetic import World
+        from effstilts.workbench import Workbench
+
+        world = World(
+            recipe.synthetic.seed,
+            None if recipe.synthetic.cognates < 0 else recipe.synthetic.cognates,
+            recipe.synthetic.word_order,
+        )
+        sinks = []
+        if events:
+            with disk_errors(self.store):
+                sinks.append(JsonLines(self.store / "runs" / f"{recipe.name}.events.jsonl"))
+        log = Log(*sinks, quiet=quiet)
+        try:
+            where = DataConfig(root, recipe.data.source, self.offline, world)
+            bench = Workbench(Store(self.store), where, log, recipe.tasks)
+            yield recipe, bench, build(recipe, bench)
+        finally:
+            for sink in sinks:
+                sink.close()

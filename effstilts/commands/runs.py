@@ -1,0 +1,84 @@
+"""`run`, `plan` and `show`: recipes and their results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from effstilts.commands.places import Places, RecipeChoice
+
+if TYPE_CHECKING:
+    from effstilts.procedure import Graph
+    from effstilts.recipe import Recipe
+    from effstilts.workbench import Workbench
+
+
+@dataclass
+class Run(RecipeChoice):
+    """Run a recipe: what the store holds is not made again, what was interrupted goes on."""
+
+    quiet: bool = False
+    """Print the table alone."""
+    local_rank: Annotated[int, tyro.conf.arg(name="local_rank")] = -1
+    """Given by launchers; read from the environment as well."""
+
+    def execute(self) -> int:
+        from effstilts.procedure import run
+        from effstilts.studies.report import table
+
+        with self.opened(quiet=self.quiet) as (recipe, bench, graph):
+            try:
+                run(graph, bench)
+            finally:
+                record = _write_record(recipe, bench, graph)
+        print(table(record))
+        return 0
+
+
+@dataclass
+class Plan(RecipeChoice):
+    """Show a recipe's steps: what is done, what was begun, what will run, with sizes."""
+
+    def execute(self) -> int:
+        from effstilts.studies.plan import describe
+
+        with self.opened(quiet=True, events=False) as (recipe, bench, graph):
+            print(describe(recipe, bench, graph))
+        return 0
+
+
+@dataclass
+class Show(Places):
+    """Show a run's results so far."""
+
+    run: Annotated[str, tyro.conf.Positional] = ""
+    """Name of a run; without one, the runs of the store are listed."""
+    format: Literal["table", "json"] = "table"
+    """How to print."""
+
+    def execute(self) -> int:
+        import json
+
+        from effstilts.store import Store
+        from effstilts.studies.report import table
+
+        store = Store(self.store)
+        if not self.run:
+            names = store.run_names()
+            print("\n".join(names) if names else f"no runs in {self.store}; start one with: effstilts run")
+            return 0
+        record = store.read_run(self.run)
+        print(json.dumps(record, indent=1, ensure_ascii=False) if self.format == "json" else table(record))
+        return 0
+
+
+def _write_record(recipe: Recipe, bench: Workbench, graph: Graph) -> dict[str, Any]:
+    import dataclasses
+
+    from effstilts.studies.report import run_record
+
+    record = run_record(recipe.name, graph, bench.store, dataclasses.asdict(recipe))
+    bench.store.write_run(recipe.name, record)
+    return record
