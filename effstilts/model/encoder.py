@@ -289,10 +289,19 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
 
 
 def save(encoder: Encoder, folder: Path) -> None:
-    """Writes the encoder so that plain transformers' AutoModel and AutoTokenizer load it."""
+    """Writes the encoder so that plain transformers' AutoModel and AutoTokenizer load it.
+
+    Not by the backbone's own save_pretrained: that imports deepspeed, where installed, for seconds and with a warning.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.config.architectures = [type(encoder.backbone).__name__]
     with quiet_transformers():
-        encoder.backbone.save_pretrained(folder, safe_serialization=True)
+        encoder.config.save_pretrained(folder)
         encoder.tokenizer.save_pretrained(folder)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,11 @@ def test_lora_mistakes_are_named(encoder: Any) -> None:
         adapters.attach(encoder, Method("lora", targets=("qery",)))
     with pytest.raises(ModelError, match="rank 64 is larger"):
         adapters.attach(encoder, Method("lora", rank=64))
+
+
+def test_saving_does_not_import_deepspeed(encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' own save_pretrained does, through accelerate, where deepspeed is installed."""
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    save(encoder, tmp_path / "saved")
+    again = load(str(tmp_path / "saved")).backbone.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in encoder.backbone.state_dict().items())
