@@ -7,10 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from effstilts.evaluation.significance import sign_flip_test
 from effstilts.procedure import Graph
 from effstilts.store import Store
 
 Record = Mapping[str, Any]
+
+# With fewer seeds no paired test over seeds can give p < 0.05: the least is 2 / 2^seeds.
+_SEEDS_FOR_A_TEST = 6
 
 
 def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[str, Any]:
@@ -25,6 +29,7 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             "language": cell.language,
             "split": cell.split,
             "step": cell.step.name,
+            "training_language": cell.step.parts[0].task.training_language,
             # The set that a language's weights were chosen on is no test for it.
             "selected_on": cell.split == "dev" and cell.language == cell.step.parts[0].task.training_language,
         }
@@ -38,7 +43,8 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
 
 
 def table(record: Record, width: int = 0) -> str:
-    """The results so far. A cell is the median over seeds; `±` is half the range from lowest to highest."""
+    """The results so far. A cell is the median over seeds; `±` is half the range from lowest to highest; `p` is that
+    of a paired sign-flip test over seeds of the last column's difference, where there are seeds enough for one."""
     width = width or shutil.get_terminal_size((120, 40)).columns
     cells = record["cells"]
     if not cells:
@@ -58,11 +64,13 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
     metric = done[0]["metric"] if done else "not run yet"
     languages = _unique(cell["language"] for cell in cells)
     selected = {cell["language"] for cell in cells if cell["selected_on"]}
-    training = "en"
-    foreign = [language for language in languages if language != training]
+    foreign = [language for language in languages if language != first["training_language"]]
     heads = [language + ("*" if language in selected else "") for language in languages]
     summary = "zero-shot" if first["section"] == "target" else "mean"
     shown = [*heads, summary] if len(foreign) > 1 else heads
+    tested = len(_unique(cell["seed"] for cell in done)) >= _SEEDS_FOR_A_TEST and len(arms) > 1
+    if tested:
+        shown = [*shown, "p"]
     rows: list[tuple[str, list[str]]] = []
     by_arm: dict[str, dict[str, list[float]]] = {}
     for arm in arms:
@@ -71,11 +79,13 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
         texts = [_cell(values[language]) for language in languages]
         if len(foreign) > 1:
             texts.append(_cell(_means(done, arm, foreign)))
-        rows.append((arm, texts))
+        rows.append((arm, texts + [""] * tested))
     for arm in arms[1:]:
         texts = [_difference(done, arms[0], arm, [language]) for language in languages]
         if len(foreign) > 1:
             texts.append(_difference(done, arms[0], arm, foreign))
+        if tested:
+            texts.append(_p_value(differences(done, arms[0], arm, foreign or languages)))
         rows.append((f"  {arm} - {arms[0]}", texts))
     label_width = max(len(label) for label, _ in rows) + 2
     widths = [max([len(head), *(len(texts[i]) for _, texts in rows)]) + 2 for i, head in enumerate(shown)]
@@ -99,6 +109,11 @@ def _notes(cells: Sequence[Record]) -> list[str]:
     seeds = _unique(cell["seed"] for cell in cells)
     if len(seeds) > 1:
         notes.append(f"median over seeds {', '.join(map(str, seeds))}; ± half the range; differences seed by seed")
+        if len(seeds) < _SEEDS_FOR_A_TEST and len(_unique(cell["arm"] for cell in cells)) > 1:
+            notes.append(
+                f"no p-values: {len(seeds)} seeds cannot give one below {2 / 2 ** len(seeds):.3g}; "
+                f"a paired test at 5 % needs {_SEEDS_FOR_A_TEST}"
+            )
     if any(cell["selected_on"] for cell in cells):
         notes.append("* the dev set that the weights were chosen on: optimistic")
     waiting = sum("score" not in cell for cell in cells)
@@ -143,6 +158,10 @@ def differences(cells: Sequence[Record], base: str, arm: str, languages: Sequenc
 
 def _difference(cells: Sequence[Record], base: str, arm: str, languages: Sequence[str]) -> str:
     return _cell(differences(cells, base, arm, languages), signed=True)
+
+
+def _p_value(values: Sequence[float]) -> str:
+    return f"{sign_flip_test(values).p_value:.3f}" if values else "-"
 
 
 def _cell(values: Sequence[float], signed: bool = False) -> str:
