@@ -21,18 +21,13 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    store = Store(options.store)
-    record = store.read_run(options.run)
+    record = Store(options.store).read_run(options.run)
     cells = [{key: cell[key] for key in KEPT if key in cell} for cell in record["cells"]]
-    costs, machine = {}, None
-    for step in record["steps"]:
-        kind, _, key = step["name"].partition("-")
-        if not store.has(kind, key):
-            continue
-        facts = store.facts(kind, key)
-        if "cost" in facts:
-            costs[step["label"]] = {"steps": facts["steps"], "best_step": facts["best_step"], **facts["cost"]}
-            machine = facts["machine"]
+    trained = [step for step in record["steps"] if "cost" in step]
+    costs = {
+        step["label"]: {"steps": step["done_steps"], "best_step": step["best_step"], **step["cost"]} for step in trained
+    }
+    machine = trained[-1]["machine"] if trained else None
     done = sum("score" in cell for cell in cells)
     result = {
         "run": options.run,

@@ -63,9 +63,9 @@ def sync_folder(path: Path) -> None:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replaces a file whole: a reader sees the old text or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             aside.write_text(text, encoding="utf-8")
             sync_file(aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -55,23 +56,40 @@ class Show(Places):
 
     run: Annotated[str, tyro.conf.Positional] = ""
     """Name of a run; without one, the runs of the store are listed."""
-    format: Literal["table", "json"] = "table"
-    """How to print."""
+    format: Literal["table", "json", "html"] = "table"
+    """A table, everything as JSON, or a self-contained page with pictures."""
+    costs: bool = False
+    """What the steps cost instead of what they scored."""
+    out: Path | None = None
+    """File to write instead of printing."""
 
     def execute(self) -> int:
-        import json
-
-        from effstilts.store import Store
-        from effstilts.studies.report import table
+        from effstilts.store import Store, write_atomic
 
         store = Store(self.store)
         if not self.run:
             names = store.run_names()
             print("\n".join(names) if names else f"no runs in {self.store}; start one with: effstilts run")
             return 0
-        record = store.read_run(self.run)
-        print(json.dumps(record, indent=1, ensure_ascii=False) if self.format == "json" else table(record))
+        text = self._text(store.read_run(self.run))
+        if self.out is None:
+            print(text)
+        else:
+            write_atomic(self.out, text + "\n")
         return 0
+
+    def _text(self, record: dict[str, Any]) -> str:
+        import json
+
+        from effstilts.studies.costs import cost_table
+        from effstilts.studies.page import page
+        from effstilts.studies.report import table
+
+        if self.format == "json":
+            return json.dumps(record, indent=1, ensure_ascii=False)
+        if self.format == "html":
+            return page(record)
+        return cost_table(record) if self.costs else table(record)
 
 
 def _write_record(recipe: Recipe, bench: Workbench, graph: Graph) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             "language": cell.language,
             "split": cell.split,
             "step": cell.step.name,
-            "training_language": cell.step.parts[0].task.training_language,
+            "training_language": cell.step.parts[0].task.training_language if cell.section == "target" else "",
             # The set that a language's weights were chosen on is no test for it.
             "selected_on": cell.split == "dev" and cell.language == cell.step.parts[0].task.training_language,
         }
@@ -38,37 +38,50 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             for key in ("score", "metric", "metrics", "examples", "collapsed"):
                 entry[key] = facts[key]
         cells.append(entry)
-    steps = [{"name": step.name, "label": step.label, "kind": step.kind} for step in graph.steps]
+    steps = []
+    for step in graph.steps:
+        line: dict[str, Any] = {"name": step.name, "label": step.label, "kind": step.kind}
+        if store.has(step.kind, step.key):
+            facts = store.facts(step.kind, step.key)
+            if "cost" in facts:
+                line |= {"done_steps": facts["steps"], "best_step": facts["best_step"]}
+                line |= {"cost": facts["cost"], "machine": facts["machine"], "bytes": store.size(step.kind, step.key)}
+        steps.append(line)
     return {"name": name, "recipe": dict(recipe), "steps": steps, "cells": cells}
 
 
 def table(record: Record, width: int = 0) -> str:
     """The results so far. A cell is the median over seeds; `±` is half the range from lowest to highest; `p` is that
     of a paired sign-flip test over seeds of the last column's difference, where there are seeds enough for one."""
-    width = width or shutil.get_terminal_size((120, 40)).columns
     cells = record["cells"]
     if not cells:
         return "this recipe has no targets and no retrieval: nothing to show"
-    arms = _unique(cell["arm"] for cell in cells)
-    lines: list[str] = []
-    for section, task in _unique((cell["section"], cell["task"]) for cell in cells):
-        own = [cell for cell in cells if (cell["section"], cell["task"]) == (section, task)]
-        lines += [*_block(own, arms, width), ""]
-    lines += _notes(cells)
-    return "\n".join(lines)
+    lines = [f"{text}\n" for _, text in task_tables(record, width or shutil.get_terminal_size((120, 40)).columns)]
+    return "\n".join([*lines, *notes(cells)])
+
+
+def task_tables(record: Record, width: int) -> list[tuple[tuple[str, str], str]]:
+    """((section, task), its table) for each task, lines of at most `width` characters where a column allows it."""
+    cells = record["cells"]
+    arms = unique(cell["arm"] for cell in cells)
+    tables = []
+    for place in unique((cell["section"], cell["task"]) for cell in cells):
+        own = [cell for cell in cells if (cell["section"], cell["task"]) == place]
+        tables.append((place, "\n".join(_block(own, arms, width))))
+    return tables
 
 
 def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str]:
     first = cells[0]
     done = [cell for cell in cells if "score" in cell]
     metric = done[0]["metric"] if done else "not run yet"
-    languages = _unique(cell["language"] for cell in cells)
+    languages = unique(cell["language"] for cell in cells)
     selected = {cell["language"] for cell in cells if cell["selected_on"]}
     foreign = [language for language in languages if language != first["training_language"]]
     heads = [language + ("*" if language in selected else "") for language in languages]
     summary = "zero-shot" if first["section"] == "target" else "mean"
     shown = [*heads, summary] if len(foreign) > 1 else heads
-    tested = len(_unique(cell["seed"] for cell in done)) >= _SEEDS_FOR_A_TEST and len(arms) > 1
+    tested = len(unique(cell["seed"] for cell in done)) >= _SEEDS_FOR_A_TEST and len(arms) > 1
     if tested:
         shown = [*shown, "p"]
     rows: list[tuple[str, list[str]]] = []
@@ -89,7 +102,7 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
         rows.append((f"  {arm} - {arms[0]}", texts))
     label_width = max(len(label) for label, _ in rows) + 2
     widths = [max([len(head), *(len(texts[i]) for _, texts in rows)]) + 2 for i, head in enumerate(shown)]
-    splits = " / ".join(_unique(cell["split"] for cell in cells))
+    splits = " / ".join(unique(cell["split"] for cell in cells))
     lines = [f"{first['task']}: {metric}, {splits} set"]
     start = 0
     while start < len(shown):
@@ -104,27 +117,28 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
     return lines
 
 
-def _notes(cells: Sequence[Record]) -> list[str]:
-    notes = []
-    seeds = _unique(cell["seed"] for cell in cells)
+def notes(cells: Sequence[Record]) -> list[str]:
+    """What a reader of the numbers must know: seeds, optimistic columns, what is missing, collapsed runs."""
+    found = []
+    seeds = unique(cell["seed"] for cell in cells)
     if len(seeds) > 1:
-        notes.append(f"median over seeds {', '.join(map(str, seeds))}; ± half the range; differences seed by seed")
-        if len(seeds) < _SEEDS_FOR_A_TEST and len(_unique(cell["arm"] for cell in cells)) > 1:
-            notes.append(
+        found.append(f"median over seeds {', '.join(map(str, seeds))}; ± half the range; differences seed by seed")
+        if len(seeds) < _SEEDS_FOR_A_TEST and len(unique(cell["arm"] for cell in cells)) > 1:
+            found.append(
                 f"no p-values: {len(seeds)} seeds cannot give one below {2 / 2 ** len(seeds):.3g}; "
                 f"a paired test at 5 % needs {_SEEDS_FOR_A_TEST}"
             )
     if any(cell["selected_on"] for cell in cells):
-        notes.append("* the dev set that the weights were chosen on: optimistic")
+        found.append("* the dev set that the weights were chosen on: optimistic")
     waiting = sum("score" not in cell for cell in cells)
     if waiting:
-        notes.append(f"{waiting} of {len(cells)} numbers are not there yet (-)")
+        found.append(f"{waiting} of {len(cells)} numbers are not there yet (-)")
     for cell in cells:
         if cell.get("collapsed"):
-            notes.append(
+            found.append(
                 f"! {cell['task']} {cell['language']}, {cell['arm']}, seed {cell['seed']}: {cell['collapsed']}"
             )
-    return notes
+    return found
 
 
 def _scores(cells: Sequence[Record], arm: str, language: str) -> list[float]:
@@ -134,7 +148,7 @@ def _scores(cells: Sequence[Record], arm: str, language: str) -> list[float]:
 def _means(cells: Sequence[Record], arm: str, languages: Sequence[str]) -> list[float]:
     """For each seed the mean over languages, where all of them are there."""
     means = []
-    for seed in _unique(cell["seed"] for cell in cells):
+    for seed in unique(cell["seed"] for cell in cells):
         own = [
             cell["score"]
             for cell in cells
@@ -148,7 +162,7 @@ def _means(cells: Sequence[Record], arm: str, languages: Sequence[str]) -> list[
 def differences(cells: Sequence[Record], base: str, arm: str, languages: Sequence[str]) -> list[float]:
     """arm - base for each seed that both have, of the mean over languages."""
     found = []
-    for seed in _unique(cell["seed"] for cell in cells):
+    for seed in unique(cell["seed"] for cell in cells):
         of_seed = [cell for cell in cells if cell["seed"] == seed]
         pair = [_means(of_seed, name, languages) for name in (base, arm)]
         if pair[0] and pair[1]:
@@ -172,5 +186,6 @@ def _cell(values: Sequence[float], signed: bool = False) -> str:
     return text if len(values) == 1 else f"{text} ±{(max(values) - min(values)) / 2:.1f}"
 
 
-def _unique(items: Any) -> list[Any]:
+def unique(items: Any) -> list[Any]:
+    """The items without repetition, in their order."""
     return list(dict.fromkeys(items))

@@ -1,0 +1,79 @@
+"""The page: well-formed, self-contained, every name escaped, every number there."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+from effstilts.studies.costs import cost_table
+from effstilts.studies.page import page
+from tests.unit.studies.test_report import three_seeds
+
+HOSTILE = "<script>alert('x')</script>&"
+STEP = {
+    "name": "target-1",
+    "label": "target t ← arm",
+    "kind": "target",
+    "done_steps": 100,
+    "best_step": 50,
+    "bytes": 1024,
+    "machine": {"device": "a machine"},
+    "cost": {
+        "seconds": 10.0,
+        "wall_seconds": 11.0,
+        "tokens": 750,
+        "padded_tokens": 1000,
+        "peak_memory_bytes": 1 << 30,
+        "parameters": 1000,
+        "trained_parameters": 10,
+    },
+}
+
+
+class Reader(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    made = {"name": HOSTILE, "recipe": {"description": HOSTILE}, "steps": [STEP], **three_seeds()}
+    for cell in made["cells"]:
+        cell.update(changes)
+    return made
+
+
+def test_names_are_escaped_and_nothing_is_fetched() -> None:
+    read = Reader(page(whole(task=HOSTILE, collapsed=HOSTILE)))
+    names = [tag for tag, _ in read.tags]
+    assert "script" not in names and HOSTILE in read.text
+    assert not any(key in ("src", "href") or key.startswith("on") for _, attributes in read.tags for key in attributes)
+
+
+def test_a_point_for_each_arm_and_language_at_its_height() -> None:
+    read = Reader(page(whole()))
+    points = [float(a["cy"]) for tag, a in read.tags if tag == "circle" and a["r"] == "4"]
+    assert len(points) == 2 * 3 + 2  # and the legend's two
+    assert points[0] < points[2] < points[4]  # 90, 42 and 20 in the baseline: higher is further up
+
+
+def test_a_run_without_numbers_is_a_page_too() -> None:
+    empty = {"name": "n", "recipe": {}, "steps": [], "cells": [dict(c) for c in three_seeds()["cells"]]}
+    for cell in empty["cells"]:
+        del cell["score"]
+    assert "18 of 18 numbers are not there yet" in Reader(page(empty)).text
+
+
+def test_costs_are_summed_and_divided() -> None:
+    lines = cost_table({"steps": [STEP, STEP, {"name": "evaluate-1", "label": "e", "kind": "evaluate"}]}).splitlines()
+    assert len(lines) == 4
+    assert lines[1].split()[-11:] == ["100", "10s", "750", "75", "25%", "1.0", "GiB", "10", "1,000", "1.0", "KiB"]
+    assert lines[3].split() == ["all", "20s", "1,500", "2.0", "KiB"]
