@@ -14,6 +14,7 @@ import tyro
 
 from effstilts.commands import Command
 from effstilts.commands.about import Doctor, Tasks
+from effstilts.commands.embed import Embed
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.errors import EffstiltsError
 
@@ -21,6 +22,7 @@ COMMANDS: dict[str, type[Command]] = {
     "run": Run,
     "plan": Plan,
     "show": Show,
+    "embed": Embed,
     "tasks": Tasks,
     "doctor": Doctor,
 }

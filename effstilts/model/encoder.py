@@ -106,6 +106,13 @@ class Encoder(nn.Module):
         out: Tensor = self.backbone(**inputs)[0]
         return out
 
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states 0 to the highest block that runs (`cut_at`), each [B, T, D]."""
+        types = {"token_type_ids": token_type_ids} if self._takes_types else {}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **types}
+        states: tuple[Tensor, ...] = tuple(self.backbone(**inputs, output_hidden_states=True).hidden_states)
+        return states
+
     def token_ids(self) -> TokenIds:
         tokenizer = self.tokenizer
         around = list(tokenizer("")["input_ids"])

@@ -1,0 +1,115 @@
+"""`embed`: text files to vectors on the disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from effstilts.errors import DataError, RecipeError
+
+
+@dataclass
+class Embed:
+    """Embed text files, a sentence a line: OUT/FILE/ gets the vectors as .npy and a manifest.
+
+    The same command goes on after an interruption. Under torchrun or the deepspeed launcher the ranks share the work.
+    """
+
+    files: Annotated[list[Path], tyro.conf.Positional]
+    """Text files, UTF-8; .gz and .bz2 are read through. Blank lines keep their place."""
+    model: str
+    """Model folder, hub id, or package:NAME."""
+    out: Path
+    """Folder that gets a folder for each file."""
+    layers: list[int] = field(default_factory=list)
+    """Hidden states to pool, 0 being the embeddings; default: XTREME's layer, 8 of 12 or 14 of 24."""
+    pooling: list[Literal["mean", "cls", "weighted"]] = field(default_factory=lambda: ["mean"])
+    """How tokens become one vector; every layer is pooled in every way named."""
+    special_tokens: bool = True
+    """Whether <s> and </s> count in means."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """What the vectors are stored in."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What is computed in. auto: bf16 where a matrix product is at least 1.3 times as fast in it."""
+    max_length: int = 512
+    """Longest input in tokens; longer lines are cut, and counted."""
+    batch_tokens: int = 16384
+    """Tokens of a batch, padding included."""
+    shard_rows: int = 8192
+    """Sentences of a shard: what an interruption loses at most."""
+    revision: str = ""
+    """Revision of a hub model."""
+    offline: bool = False
+    """Never touch the network."""
+    quiet: bool = False
+    """No progress."""
+    local_rank: Annotated[int, tyro.conf.arg(name="local_rank")] = -1
+    """Given by launchers; read from the environment as well."""
+
+    def execute(self) -> int:
+        import torch
+
+        from effstilts.data.text_files import lines_of
+        from effstilts.log import Log
+        from effstilts.model.encoder import fingerprint, load
+        from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
+        from effstilts.retrieval.vectors import embed_to
+
+        self._check()
+        totals = [_count_lines(path) for path in self.files]
+        encoder = load(self.model, self.revision, self.offline)
+        if torch.cuda.is_available():
+            local = self.local_rank if self.local_rank >= 0 else int(os.environ.get("LOCAL_RANK", "0"))
+            encoder.to(torch.device("cuda", local))
+        layers = self.layers or [protocol_layer(encoder.depth)]
+        poolings = list(dict.fromkeys(Pooling(n, how, self.special_tokens) for n in layers for how in self.pooling))
+        log = Log(quiet=self.quiet)
+        identity = fingerprint(self.model, self.revision)
+        with Embedder(encoder, poolings, self.max_length, self.batch_tokens, self.precision) as embedder:
+            for path, total in zip(self.files, totals, strict=True):
+                sentences = (line for line, _ in lines_of(path))
+                made = embed_to(
+                    self.out / path.name,
+                    sentences,
+                    embedder,
+                    identity,
+                    dtype=self.dtype,
+                    shard_rows=self.shard_rows,
+                    log=log,
+                    total=total,
+                )
+                if made is None:
+                    log.say(f"{path}: this rank's share is done; the last rank to finish writes the arrays")
+                    continue
+                facts = made.manifest
+                size = f"{facts['sentences']} x {facts['dimensions']} {facts['dtype']}"
+                notes = [f"{facts[key]} {key}" for key in ("blank", "truncated") if facts[key]]
+                print(f"{made.folder}: {', '.join(made.names)}; {', '.join([size, embedder.precision, *notes])}")
+        return 0
+
+    def _check(self) -> None:
+        names = [path.name for path in self.files]
+        if len(set(names)) < len(names):
+            raise RecipeError("two files have one name: their vectors would share a folder; embed them separately")
+        for name in ("max_length", "batch_tokens", "shard_rows"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _count_lines(path: Path) -> int:
+    from effstilts.data.text_files import open_bytes
+
+    count, last = 0, b"\n"
+    with open_bytes(path) as file:
+        try:
+            while block := file.read(1 << 20):
+                count, last = count + block.count(b"\n"), block[-1:]
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+    if not count and last == b"\n":
+        raise DataError(f"{path} holds no line")
+    return count + (last != b"\n")

@@ -1,0 +1,283 @@
+"""Vectors on the disk: made shard by shard, resumable, over any number of ranks, read as memory maps.
+
+    FOLDER/
+      job.json                what the vectors depend on; a run with other settings is refused
+      shards/00000003.safetensors   sentences 3 x shard_rows onwards, one array for each pooling
+      layer8-mean.npy         [sentences, D], once every shard is there
+      manifest.json           written last: its existence means that everything before it is on the disk
+
+Shard i is made by rank i mod world. A shard is written aside and renamed, and carries the hash of its sentences: a run
+that was killed makes only the shards that are missing. The rank that finishes last merges; no rank waits for another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effstilts.errors import DataError, StoreError
+from effstilts.log import Log, Progress
+from effstilts.retrieval.embed import Embedder
+from effstilts.store import disk_errors, file_hash, sync_file, sync_folder, write_atomic
+
+MANIFEST, JOB = "manifest.json", "job.json"
+SHARD_ROWS = 8192
+Dtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that share the work: RANK and WORLD_SIZE, as torchrun and deepspeed set them."""
+
+    index: int = 0
+    world: int = 1
+
+    @classmethod
+    def of_environment(cls) -> Rank:
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A finished folder. manifest: sentences, dimensions, dtype, arrays, precision, model, truncated, blank, tokens."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Vectors:
+        """StoreError if the folder was never finished."""
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{folder} has no {MANIFEST}: run the same `effstilts embed` again to finish it"
+            ) from error
+        except ValueError as error:
+            raise StoreError(f"{folder / MANIFEST} is damaged ({error}); delete {folder}") from error
+        return cls(folder, manifest)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.manifest["arrays"])
+
+    def load(self, name: str = "") -> NDArray[Any]:
+        """The array [sentences, D] of one pooling as a read-only memory map; without a name, the only one."""
+        if not name and len(self.names) > 1:
+            raise DataError(f"{self.folder} holds several arrays: {', '.join(self.names)}; name one")
+        name = name or self.names[0]
+        if name not in self.names:
+            raise DataError(f"{self.folder} holds no array {name!r}, only {', '.join(self.names)}")
+        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return array
+
+    def verify(self) -> None:
+        """Reads every array against its hash; StoreError for a damaged one."""
+        for name, facts in self.manifest["arrays"].items():
+            if file_hash(self.folder / f"{name}.npy") != facts["sha256"]:
+                raise StoreError(f"{self.folder / name}.npy is damaged: its hash does not match; embed it again")
+
+
+def embed_to(
+    folder: Path,
+    sentences: Iterable[str],
+    embedder: Embedder,
+    model: Mapping[str, Any],
+    *,
+    dtype: Dtype = "float32",
+    shard_rows: int = SHARD_ROWS,
+    rank: Rank | None = None,
+    log: Log | None = None,
+    total: int = 0,
+) -> Vectors | None:
+    """Embeds a stream of sentences into `folder`, going on where an earlier run stopped.
+
+    embedder: entered. model: what identifies the encoder (`model.encoder.fingerprint`). total: sentences, for the time
+    left. None: this rank's share is done and other ranks' is not. StoreError if the folder holds vectors of other
+    settings, DataError if there is no sentence.
+    """
+    rank, log = rank or Rank.of_environment(), log or Log(quiet=True)
+    job = {
+        "model": dict(model),
+        "poolings": [asdict(pooling) for pooling in embedder.poolings],
+        "precision": embedder.precision,
+        "unpadded": embedder.packed,
+        "max_length": embedder.max_length,
+        "dtype": dtype,
+        "shard_rows": shard_rows,
+    }
+    _claim(folder, job)
+    texts: list[str] = []
+    own = _own_rows(total, shard_rows, rank)
+    done = _manifest_text(folder) is not None
+    with disk_errors(folder), log.progress(own, f"embedding {folder.name}") as progress:
+        for number, part in enumerate(_chunks(sentences, shard_rows)):
+            texts.append(_text_hash(part))
+            if number % rank.world == rank.index and not done:
+                path = _shard_path(folder, number)
+                _make_shard(path, number * shard_rows, part, texts[number], embedder, dtype, progress)
+    if not texts:
+        raise DataError(f"there is no sentence to embed into {folder}")
+    with disk_errors(folder), _merge_lock(folder):
+        return _merge(folder, job, texts, embedder)
+
+
+def _make_shard(
+    path: Path, first: int, part: list[str], text_hash: str, embedder: Embedder, dtype: Dtype, progress: Progress
+) -> None:
+    """Embeds the sentences from `first` on into a shard, unless it is there."""
+    from safetensors.numpy import save_file
+
+    if _shard_facts(path).get("text") == text_hash:
+        progress.start += len(part)
+        progress.advance(len(part))
+        return
+    embedded = embedder(part, progress.advance, first)
+    arrays = {}
+    for pooling, values in zip(embedder.poolings, embedded.vectors, strict=True):
+        with np.errstate(over="ignore"):
+            arrays[pooling.name] = np.ascontiguousarray(values.astype(dtype))
+        if dtype == "float16" and not np.isfinite(arrays[pooling.name]).all():
+            raise DataError(f"{pooling.name} has numbers beyond float16's 65504: use --dtype float32")
+    facts = {
+        "text": text_hash,
+        "rows": len(part),
+        "tokens": int(embedded.lengths.sum()),
+        "truncated": embedded.truncated,
+        "blank": sum(not sentence.strip() for sentence in part),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(arrays, str(aside), {"facts": json.dumps(facts)})
+        sync_file(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Embedder) -> Vectors | None:
+    from safetensors import safe_open
+
+    text = hashlib.sha256("".join(texts).encode()).hexdigest()
+    finished = _manifest_text(folder)
+    if finished is not None:
+        if finished != text:
+            raise StoreError(f"{folder} holds the vectors of other sentences: choose another folder or delete it")
+        return Vectors.open(folder)
+    shards = [_shard_facts(_shard_path(folder, number)) for number in range(len(texts))]
+    if any(facts.get("text") != wanted for facts, wanted in zip(shards, texts, strict=True)):
+        return None
+    sentences = sum(facts["rows"] for facts in shards)
+    arrays: dict[str, Any] = {}
+    for pooling in embedder.poolings:
+        final = folder / f"{pooling.name}.npy"
+        aside = folder / f"{pooling.name}.tmp"
+        shape = (sentences, embedder.encoder.hidden_size)
+        into = np.lib.format.open_memmap(aside, mode="w+", dtype=np.dtype(str(job["dtype"])), shape=shape)
+        start = 0
+        for number, facts in enumerate(shards):
+            with safe_open(str(_shard_path(folder, number)), framework="numpy") as file:
+                into[start : start + facts["rows"]] = file.get_tensor(pooling.name)
+            start += facts["rows"]
+        into.flush()
+        del into
+        sync_file(aside)
+        aside.replace(final)
+        arrays[pooling.name] = {**asdict(pooling), "sha256": file_hash(final)}
+    sync_folder(folder)
+    totals = {key: sum(facts[key] for facts in shards) for key in ("tokens", "truncated", "blank")}
+    manifest = {
+        "sentences": sentences,
+        "dimensions": embedder.encoder.hidden_size,
+        "dtype": job["dtype"],
+        "arrays": arrays,
+        **totals,
+        "text": text,
+        "job": job,
+    }
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    return Vectors(folder, manifest)
+
+
+def _claim(folder: Path, job: Mapping[str, Any]) -> None:
+    path = folder / JOB
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if others and JOB not in others:
+            raise StoreError(f"{folder} is not empty and holds no vectors: choose another folder") from None
+        write_atomic(path, json.dumps(job, indent=1, ensure_ascii=False) + "\n")
+        return
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete {folder}") from error
+    differ = [key for key in job if there.get(key) != job[key]]
+    if differ:
+        what = ", ".join(f"{key} {there.get(key)!r} there, {job[key]!r} asked" for key in differ if key != "model")
+        raise StoreError(f"{folder} holds vectors of {what or 'another model'}: choose another folder or delete it")
+
+
+@contextmanager
+def _merge_lock(folder: Path) -> Iterator[None]:
+    with (folder / ".merge.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / "shards" / f"{number:08d}.safetensors"
+
+
+def _shard_facts(path: Path) -> dict[str, Any]:
+    """The facts of a shard; empty if it is not there."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        return {}  # A damaged shard is made again.
+    return facts
+
+
+def _manifest_text(folder: Path) -> str | None:
+    if not (folder / MANIFEST).is_file():
+        return None
+    return str(Vectors.open(folder).manifest["text"])
+
+
+def _text_hash(sentences: list[str]) -> str:
+    digest = hashlib.sha256()
+    for sentence in sentences:
+        raw = sentence.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
+def _chunks(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
+    stream = iter(sentences)
+    while part := list(islice(stream, size)):
+        yield part
+
+
+def _own_rows(total: int, shard_rows: int, rank: Rank) -> int:
+    starts = range(rank.index * shard_rows, total, rank.world * shard_rows)
+    return sum(min(shard_rows, total - start) for start in starts)

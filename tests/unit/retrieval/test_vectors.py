@@ -1,0 +1,161 @@
+"""Vectors on the disk: interrupted, shared over ranks, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effstilts.cli import main
+from effstilts.errors import DataError, StoreError
+from effstilts.model.encoder import save
+from effstilts.retrieval.embed import Embedder, Pooling, embed
+from effstilts.retrieval.vectors import Rank, Vectors, embed_to
+from effstilts.synthetic import rows
+
+SENTENCES = [row["text"] for row in rows("text", "dev", "en", 23)] + [""]
+POOLINGS = [Pooling(1), Pooling(3, "cls")]
+MODEL = {"files": {"model.safetensors": "0"}}
+
+
+def store(folder: Path, encoder: Any, sentences: Any = SENTENCES, **options: Any) -> Vectors | None:
+    poolings = options.pop("poolings", POOLINGS)
+    with Embedder(encoder, poolings, precision="fp32") as embedder:
+        return embed_to(folder, iter(sentences), embedder, MODEL, **{"shard_rows": 5, **options})
+
+
+def check(made: Vectors | None, encoder: Any) -> None:
+    assert made is not None
+    made.verify()
+    for pooling in POOLINGS:
+        assert np.allclose(made.load(pooling.name), embed(encoder, SENTENCES, pooling), atol=1e-5)
+
+
+def test_a_stream_becomes_memory_maps(encoder: Any, tmp_path: Path) -> None:
+    made = store(tmp_path / "v", encoder)
+    check(made, encoder)
+    made = Vectors.open(tmp_path / "v")
+    assert isinstance(made.load("layer1-mean"), np.memmap)
+    assert made.manifest["sentences"] == 24 and made.manifest["blank"] == 1 and made.manifest["truncated"] == 0
+    assert sorted(p.name for p in (tmp_path / "v").iterdir() if p.name[0] != ".") == [
+        "job.json", "layer1-mean.npy", "layer3-cls.npy", "manifest.json",
+    ]  # fmt: skip
+
+
+def test_an_interrupted_run_makes_only_what_is_missing(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Stopped within every shard and before every rename in turn: the vectors are those of an undisturbed run."""
+    embedded: list[int] = []
+    original = Embedder.__call__
+
+    def dies(limit: int) -> Any:
+        def call(self: Any, sentences: Any, *more: Any) -> Any:
+            if len(embedded) >= limit:
+                raise KeyboardInterrupt
+            embedded.append(len(sentences))
+            return original(self, sentences, *more)
+
+        return call
+
+    for limit in range(1, 5):
+        monkeypatch.setattr(Embedder, "__call__", dies(limit))
+        with pytest.raises(KeyboardInterrupt):
+            store(tmp_path / "v", encoder)
+        assert not (tmp_path / "v" / "manifest.json").exists()
+        with pytest.raises(StoreError, match="again to finish"):
+            Vectors.open(tmp_path / "v")
+    shard = tmp_path / "v" / "shards" / "00000001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:50])
+    monkeypatch.setattr(Embedder, "__call__", dies(99))
+    made = store(tmp_path / "v", encoder)
+    assert embedded == [5, 5, 5, 5, 5, 4], "each shard once, the damaged one twice"
+    assert store(tmp_path / "v", encoder) == made
+    assert len(embedded) == 6, "a finished folder is not made again"
+    check(made, encoder)
+
+
+def test_killed_while_merging(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import effstilts.retrieval.vectors as module
+
+    original = module.write_atomic
+
+    def dies(path: Path, text: str) -> None:
+        if path.name == "manifest.json":
+            raise KeyboardInterrupt
+        original(path, text)
+
+    monkeypatch.setattr(module, "write_atomic", dies)
+    with pytest.raises(KeyboardInterrupt):
+        store(tmp_path / "v", encoder)
+    monkeypatch.undo()
+    check(store(tmp_path / "v", encoder), encoder)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_ranks_share_the_shards_and_the_last_one_merges(encoder: Any, tmp_path: Path, order: tuple[int, ...]) -> None:
+    made = [store(tmp_path / "v", encoder, rank=Rank(index, 3)) for index in order]
+    assert made[:2] == [None, None]
+    check(made[2], encoder)
+    check(store(tmp_path / "v", encoder, rank=Rank(0, 3)), encoder)
+
+
+def test_other_settings_and_other_sentences_are_refused(encoder: Any, tmp_path: Path) -> None:
+    store(tmp_path / "v", encoder)
+    with pytest.raises(StoreError, match="dtype 'float32' there, 'float16' asked"):
+        store(tmp_path / "v", encoder, dtype="float16")
+    with pytest.raises(StoreError, match="poolings"):
+        store(tmp_path / "v", encoder, poolings=[Pooling(2)])
+    with pytest.raises(StoreError, match="other sentences"):
+        store(tmp_path / "v", encoder, SENTENCES[1:])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="not empty"):
+        store(tmp_path / "mine", encoder)
+    with pytest.raises(DataError, match="no sentence"):
+        store(tmp_path / "none", encoder, [])
+
+
+def test_a_shard_of_other_sentences_never_enters(encoder: Any, tmp_path: Path) -> None:
+    changed = [*SENTENCES[:7], "other", *SENTENCES[8:]]
+    assert store(tmp_path / "v", encoder, changed, rank=Rank(1, 2)) is None
+    assert store(tmp_path / "v", encoder, rank=Rank(0, 2)) is None, "shard 1 is there, of other sentences"
+    check(store(tmp_path / "v", encoder, rank=Rank(1, 2)), encoder)
+
+
+def test_float16(encoder: Any, tmp_path: Path) -> None:
+    made = store(tmp_path / "v", encoder, dtype="float16")
+    assert made is not None and made.load("layer1-mean").dtype == np.float16
+    assert np.allclose(made.load("layer1-mean"), embed(encoder, SENTENCES, Pooling(1)), atol=1e-2)
+    import torch
+
+    with torch.no_grad():
+        encoder.backbone.encoder.layer[0].output.LayerNorm.weight.fill_(1e6)
+    with pytest.raises(DataError, match="65504"):
+        store(tmp_path / "w", encoder, dtype="float16")
+
+
+def test_the_command(encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(encoder, tmp_path / "model")
+    text = tmp_path / "a.txt"
+    text.write_text("\n".join([*SENTENCES, "a " * 500]), encoding="utf-8")
+    common = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--offline", "--quiet"]
+    assert main(["embed", str(text), *common, "--layers", "1", "3", "--precision", "fp32"]) == 0
+    assert "25 x 32 float32, fp32, 1 blank, 1 truncated" in capsys.readouterr().out
+    made = Vectors.open(tmp_path / "out" / "a.txt")
+    assert made.names == ["layer1-mean", "layer3-mean"]
+    assert np.allclose(made.load("layer1-mean")[:24], embed(encoder, SENTENCES, Pooling(1)), atol=1e-5)
+    with pytest.raises(DataError, match="name one"):
+        made.load()
+    (tmp_path / "empty.txt").write_text("")
+    for words, code, message in [
+        ([str(text), *common, "--layers", "4"], 4, "hidden states 0 to 3"),
+        ([str(tmp_path / "no.txt"), *common], 3, "cannot open"),
+        ([str(tmp_path / "empty.txt"), *common], 3, "holds no line"),
+        ([str(text), str(text), *common], 2, "one name"),
+        ([str(text), *common, "--shard-rows", "0"], 2, "--shard-rows"),
+        ([str(text), *common, "--layers", "2"], 5, "holds vectors of"),
+    ]:
+        assert main(["embed", *words]) == code
+        err = capsys.readouterr().err
+        assert message in err and "Traceback" not in err
