@@ -1,11 +1,44 @@
-"""Nearest neighbours. The only file that imports faiss."""
+"""Nearest neighbours by inner product, exact. The only file that imports faiss.
+
+Arrays may be memory maps, of float32 or float16; they are read by blocks. Every exact search returns the same:
+scores and order are those of `effstilts.retrieval.exact`, whichever way they were found.
+"""
 
 from __future__ import annotations
 
+from typing import Any, Literal, NamedTuple
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from effstilts.errors import DataError, MissingDependencyError
+from effstilts.retrieval.certified import Found, scan
+from effstilts.retrieval.exact import Floats, Indices, best, block, exhaustive, pair_scores
+
+Method = Literal["auto", "faiss", "bf16"]
+
+QUERY_ROWS, DATABASE_ROWS = 8192, 1 << 16
+# Candidates beyond `count` that a float32 search returns, so that its own rounding can be certified.
+_SPARE = 8
+# Below this many products a search is over before the certified scan has prepared its sides.
+_WORTH_SCANNING = 1 << 24
+
+
+class Neighbours(NamedTuple):
+    """scores [n, count], falling; indices [n, count]; equal scores by rising index."""
+
+    scores: Floats
+    indices: Indices
+
+
+def faiss_module() -> Any:
+    """faiss, or the one line that says how to get it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError("retrieval needs faiss: pip install faiss-cpu") from error
+    return faiss
 
 
 def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -18,19 +51,105 @@ def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def search(
-    queries: NDArray[np.float32], database: NDArray[np.float32], count: int
+    queries: NDArray[Any], database: NDArray[Any], count: int, method: Method = "faiss"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The `count` rows of the database with the largest inner product: scores and indices [queries, count].
 
-    Exact (faiss.IndexFlatIP).
+    Exact. method: faiss in float32; or bf16, products in bf16 with a certified bound (`effstilts.retrieval.certified`);
+    auto: bf16 where it is faster. DataError for count outside 1 .. database rows, or numbers that are not finite.
     """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError("retrieval needs faiss: pip install faiss-cpu") from error
+    _check(queries, database, count)
+    if _resolve(method, queries, database, count) == "bf16":
+        return Neighbours(*_completed(scan(queries, database, count, both=False)[0], queries, database, count))
+    return _float32(queries, database, count)
+
+
+def both_directions(
+    source: NDArray[Any], target: NDArray[Any], count: int, method: Method = "auto"
+) -> tuple[Neighbours, Neighbours]:
+    """The `count` nearest targets of each source [n, count] and the nearest sources of each target [m, count].
+
+    As two calls of `search`; by bf16 products, both come from one pass.
+    """
+    _check(source, target, count)
+    _check(target, source, count)
+    if _resolve(method, source, target, count) == "bf16":
+        forward, backward = scan(source, target, count)
+        assert backward is not None
+        return _completed(forward, source, target, count), _completed(backward, target, source, count)
+    return _float32(source, target, count), _float32(target, source, count)
+
+
+def _resolve(method: Method, queries: NDArray[Any], database: NDArray[Any], count: int) -> Method:
+    if method != "auto":
+        return method
+    from effstilts.model.packed import resolve_precision
+
+    fast = resolve_precision("auto", torch.device("cpu")) == "bf16"
+    worth = len(queries) * len(database) >= _WORTH_SCANNING and count <= 64
+    return "bf16" if fast and worth else "faiss"
+
+
+def _check(queries: NDArray[Any], database: NDArray[Any], count: int) -> None:
+    if queries.ndim != 2 or database.ndim != 2:
+        raise DataError(f"vectors need two axes, got shapes {queries.shape} and {database.shape}")
     if queries.shape[1] != database.shape[1]:
         raise DataError(f"queries have {queries.shape[1]} dimensions, the database {database.shape[1]}")
-    index = faiss.IndexFlatIP(database.shape[1])
-    index.add(np.ascontiguousarray(database, np.float32))
-    scores, found = index.search(np.ascontiguousarray(queries, np.float32), count)
-    return scores, found
+    if not 1 <= count <= len(database):
+        raise DataError(f"{count} neighbours are asked, the database has {len(database)} vectors")
+
+
+def _completed(found: Found, queries: NDArray[Any], database: NDArray[Any], count: int) -> Neighbours:
+    """The rows that the scan could not certify, searched in float32."""
+    for start in range(0, len(found.failed), QUERY_ROWS):
+        rows = found.failed[start : start + QUERY_ROWS]
+        found.scores[rows], found.indices[rows] = _float32(np.asarray(queries[rows]), database, count)
+    return Neighbours(found.scores, found.indices)
+
+
+def _float32(queries: NDArray[Any], database: NDArray[Any], count: int) -> Neighbours:
+    """By faiss in float32 with candidates to spare; its rounding is bounded, and rows in doubt are searched whole."""
+    faiss = faiss_module()
+    asked = min(count + _SPARE, len(database))
+    scores, indices = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
+    longest = _longest(database)
+    for start in range(0, len(queries), QUERY_ROWS):
+        part = block(queries, start, start + QUERY_ROWS)
+        rough = np.full((len(part), 0), 0, np.float32)
+        found = np.empty((len(part), 0), np.int64)
+        for first in range(0, len(database), DATABASE_ROWS):
+            others = block(database, first, first + DATABASE_ROWS)
+            near, places = faiss.knn(part, others, min(asked, len(others)), metric=faiss.METRIC_INNER_PRODUCT)
+            rough, found = np.hstack([rough, near]), np.hstack([found, places + first])
+            chosen = np.argsort(-rough, axis=1, kind="stable")[:, :asked]
+            rough = np.take_along_axis(rough, chosen, 1)
+            found = np.take_along_axis(found, chosen, 1)
+        lengths = np.linalg.norm(part, axis=1)
+        if not np.isfinite(lengths).all():
+            raise DataError(_not_finite("query", start, lengths))
+        rows = np.repeat(np.arange(len(part)), asked)
+        exact = pair_scores(part, database, rows, found.ravel())
+        stop = start + len(part)
+        scores[start:stop], indices[start:stop] = best(rows, found.ravel(), exact, len(part), count)
+        if asked < len(database):
+            # The textbook bound of a float32 sum of D products, twice over.
+            bound = 2 * queries.shape[1] * 2.0**-24 * lengths * longest
+            doubtful = np.flatnonzero(scores[start:stop, -1] <= rough[:, -1] + bound)
+            if len(doubtful):
+                whole = exhaustive(part, database, doubtful, count)
+                scores[start + doubtful], indices[start + doubtful] = whole
+    return Neighbours(scores, indices)
+
+
+def _longest(vectors: NDArray[Any]) -> float:
+    longest = 0.0
+    for start in range(0, len(vectors), QUERY_ROWS):
+        lengths = np.linalg.norm(block(vectors, start, start + QUERY_ROWS), axis=1)
+        if not np.isfinite(lengths).all():
+            raise DataError(_not_finite("database", start, lengths))
+        longest = max(longest, float(lengths.max()))
+    return longest
+
+
+def _not_finite(name: str, start: int, lengths: Floats) -> str:
+    return f"{name} vector {start + int(np.argmin(np.isfinite(lengths)))} (from 0) has numbers that are not finite"

@@ -1,0 +1,124 @@
+"""Approximate indexes for sets that an exact search is too slow for, and how much of the exact result they find.
+
+kind    faiss factory           memory a vector     for
+ivf     IVF{lists},Flat         4 D bytes           millions, high recall
+hnsw    HNSW{links}             4 D + 8 links       fast single queries, slow to build
+sq      IVF{lists},SQ8          D bytes             a quarter of the memory at little loss
+pq      IVF{lists},PQ{codes}    codes bytes         tens of millions
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effstilts.errors import DataError
+from effstilts.retrieval.exact import Floats, Indices, block
+from effstilts.retrieval.neighbours import faiss_module, search
+
+_ADD_ROWS = 1 << 16
+# faiss asks for 39 training vectors a list or centroid at least, and takes 256 at most.
+_TRAIN_PER_CENTROID = 64
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What to build, and how hard to look.
+
+    lists: cells of an inverted file, 0: 4 sqrt(n). probe: cells looked into. links: neighbours of an HNSW node.
+    effort: HNSW's beam (efSearch). codes: bytes of a product-quantised vector, 0: D / 8.
+    """
+
+    kind: Literal["ivf", "hnsw", "sq", "pq"] = "ivf"
+    lists: int = 0
+    probe: int = 16
+    links: int = 32
+    effort: int = 64
+    codes: int = 0
+
+    def factory(self, vectors: int, dimensions: int) -> str:
+        """faiss's index_factory string for so many vectors."""
+        if self.kind == "hnsw":
+            return f"HNSW{self.links}"
+        lists = f"IVF{self.cells(vectors)}"
+        if self.kind == "pq":
+            codes = self.codes or max(1, dimensions // 8)
+            if dimensions % codes:
+                raise DataError(f"pq: {codes} codes do not divide {dimensions} dimensions")
+            return f"{lists},PQ{codes}x{8 if vectors >= 256 else 4}"
+        return f"{lists},SQ8" if self.kind == "sq" else f"{lists},Flat"
+
+    def cells(self, vectors: int) -> int:
+        return min(self.lists or max(1, round(4 * math.sqrt(vectors))), vectors)
+
+
+class Index:
+    """An index over a database [m, D]; inner product."""
+
+    def __init__(self, index: Any, spec: IndexSpec) -> None:
+        self.index, self.spec = index, spec
+        self.look(spec.probe, spec.effort)
+
+    @classmethod
+    def build(cls, database: NDArray[Any], spec: IndexSpec, seed: int = 0) -> Index:
+        """Trains on a sample and adds by blocks; the database may be a memory map."""
+        faiss = faiss_module()
+        if database.ndim != 2 or not len(database):
+            raise DataError(f"an index needs vectors [m, D] and at least one, got {database.shape}")
+        count, dimensions = database.shape
+        index = faiss.index_factory(dimensions, spec.factory(count, dimensions), faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            sample = min(count, _TRAIN_PER_CENTROID * max(spec.cells(count), 256))
+            chosen = np.sort(np.random.default_rng(seed).choice(count, sample, replace=False))
+            index.train(np.ascontiguousarray(database[chosen], np.float32))
+        for start in range(0, count, _ADD_ROWS):
+            index.add(block(database, start, start + _ADD_ROWS))
+        return cls(index, spec)
+
+    def look(self, probe: int = 0, effort: int = 0) -> None:
+        """How hard to search from now on; 0 leaves it."""
+        faiss = faiss_module()
+        inner = faiss.downcast_index(self.index)
+        if probe and hasattr(inner, "nprobe"):
+            inner.nprobe = probe
+        if effort and hasattr(inner, "hnsw"):
+            inner.hnsw.efSearch = effort
+
+    def search(self, queries: NDArray[Any], count: int) -> tuple[Floats, Indices]:
+        """Scores and indices [queries, count]; index -1 where the cells looked into hold too few vectors."""
+        parts = [
+            self.index.search(block(queries, start, start + _ADD_ROWS), count)
+            for start in range(0, len(queries), _ADD_ROWS)
+        ]
+        return np.concatenate([scores for scores, _ in parts]), np.concatenate([found for _, found in parts])
+
+    def save(self, path: Path) -> None:
+        """faiss's own file format."""
+        faiss_module().write_index(self.index, str(path))
+
+    @classmethod
+    def load(cls, path: Path, spec: IndexSpec) -> Index:
+        """DataError if the file is no index."""
+        try:
+            return cls(faiss_module().read_index(str(path)), spec)
+        except RuntimeError as error:
+            raise DataError(f"{path} is no faiss index: {str(error).splitlines()[0]}") from error
+
+
+def recall(
+    index: Index, queries: NDArray[Any], database: NDArray[Any], count: int, sample: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Share of the exact `count` nearest that the index finds, over a random sample of the queries, with the spec."""
+    chosen = np.sort(np.random.default_rng(seed).choice(len(queries), min(sample, len(queries)), replace=False))
+    asked = np.asarray(queries[chosen], np.float32)
+    exact = search(asked, database, count, "auto")[1]
+    found = index.search(asked, count)[1]
+    hits = [len(np.intersect1d(one, other)) for one, other in zip(exact, found, strict=True)]
+    first = float((exact[:, 0] == found[:, 0]).mean())
+    share = float(np.sum(hits)) / exact.size
+    return {"recall": share, "first": first, "count": count, "queries": len(chosen), **asdict(index.spec)}

@@ -1,0 +1,189 @@
+"""Exact search against numpy in float64, by every method; ties, duplicates, common directions, memory maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import effstilts.retrieval.certified as certified
+import effstilts.retrieval.neighbours as neighbours
+from effstilts.errors import DataError
+from effstilts.retrieval.approximate import Index, IndexSpec, recall
+from effstilts.retrieval.neighbours import both_directions, normalise, search
+
+
+def oracle(queries: Any, database: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """float64 products rounded to float32; falling score, rising index."""
+    products = (queries.astype(np.float64)[:, None] * database.astype(np.float64)[None]).sum(2).astype(np.float32)
+    indices = np.argsort(-products, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(products, indices, 1), indices
+
+
+def same(found: Any, wanted: Any) -> None:
+    assert np.array_equal(found[1], wanted[1])
+    assert np.array_equal(found[0], wanted[0])
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: Any) -> None:
+    """Many panels and tiles, cut edges on both sides, from a few hundred vectors."""
+    monkeypatch.setattr(certified, "PANEL_ROWS", 128)
+    monkeypatch.setattr(certified, "TILE_ROWS", 64)
+    monkeypatch.setattr(neighbours, "QUERY_ROWS", 50)
+    monkeypatch.setattr(neighbours, "DATABASE_ROWS", 70)
+
+
+def draw(kind: str, n: int, m: int, dim: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (generator.normal(size=(rows, dim)).astype(np.float32) for rows in (n, m))
+    if kind == "one way":
+        x, y = x + 5, y + 5
+    if kind == "pairs":
+        y[: min(n, m)] = x[: min(n, m)] + 0.3 * y[: min(n, m)]
+    if kind == "duplicates":
+        y = y[generator.integers(0, max(1, m // 5), m)]
+    if kind == "integers":
+        x, y = np.round(x), np.round(y)
+    if kind == "near ties":
+        y = y[generator.integers(0, 3, m)] + 1e-4 * y
+    if kind == "lengths":
+        y = y * (10.0 ** generator.uniform(-3, 3, (m, 1))).astype(np.float32)
+    if kind == "negative":
+        y = -np.abs(y)
+        x = np.abs(x)
+    if kind == "zeros":
+        y[: m // 2] = 0
+    return x, y
+
+
+KINDS = ["plain", "one way", "pairs", "duplicates", "integers", "near ties", "lengths", "negative", "zeros"]
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=6)
+@given(st.integers(8, 300), st.integers(8, 300), st.integers(1, 24), st.integers(1, 8), st.integers(0, 999))
+def test_every_method_is_the_oracle(kind: str, n: int, m: int, dim: int, count: int, seed: int) -> None:
+    x, y = draw(kind, n, m, dim, np.random.default_rng(seed))
+    wanted = oracle(x, y, count), oracle(y, x, count)
+    for method in ("faiss", "bf16"):
+        for found, exact in zip(both_directions(x, y, count, method), wanted, strict=True):
+            same(found, exact)
+        same(search(x, y, count, method), wanted[0])
+
+
+def test_at_full_tile_size() -> None:
+    """More rows than a panel and than several tiles; a common direction; certified without a row to redo."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(4500, 48)).astype(np.float32) + 0.5
+    y = x[generator.permutation(4500)[:2500]] + 0.5 * generator.normal(size=(2500, 48)).astype(np.float32)
+    x, y = normalise(x), normalise(y)
+    forward, backward = certified.scan(x, y, 4)
+    assert backward is not None and not len(backward.failed) and not len(forward.failed)
+    exact = neighbours._float32(x, y, 4), neighbours._float32(y, x, 4)
+    same((forward.scores, forward.indices), exact[0])
+    same((backward.scores, backward.indices), exact[1])
+    part = np.arange(0, 4500, 90)
+    same((forward.scores[part], forward.indices[part]), oracle(x[part], y, 4))
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 64), st.integers(0, 999), st.floats(-3, 3), st.booleans())
+def test_the_bound_holds(dim: int, seed: int, offset: float, both_ways: bool) -> None:
+    """No product of the rounded sides is further from the true one than stated, before and after rounding to bf16."""
+    import torch
+
+    generator = np.random.default_rng(seed)
+    x, y = ((generator.normal(size=(60, dim)) + offset).astype(np.float32) for _ in range(2))
+    left, right = certified._sides(x, y if both_ways else x)
+    bound = certified._bounds(left, right).double().numpy()[:, None]
+    c, d = (side.own.double().numpy() if left.centred else np.zeros(dim) for side in (left, right))
+    truth = x.astype(np.float64) @ right.vectors.astype(np.float64).T - c @ d
+    rounded = (left.rounded(0, 60) @ right.rounded(0, 60).T).float().numpy().astype(np.float64)
+    unit = certified._ROUNDING
+    assert (np.abs(rounded - truth) <= bound * (1 + unit) + unit * (np.abs(truth) + bound)).all()
+    assert torch.allclose(left.size, torch.from_numpy(np.linalg.norm(x - c, axis=1).astype(np.float32)), rtol=1e-2)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_too_many_candidates_fail_and_are_searched_otherwise() -> None:
+    x = np.ones((300, 8), np.float32)
+    forward, backward = certified.scan(x, x, 2)
+    assert len(forward.failed) == 300 and backward is not None and len(backward.failed) == 300
+    for found in both_directions(x, x, 2, "bf16"):
+        assert (found.indices == [0, 1]).all()
+
+
+def test_memory_maps_and_float16(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    for dtype in (np.float32, np.float16):
+        x, y = (generator.normal(size=(200, 16)).astype(dtype) for _ in range(2))
+        for name, values in (("x", x), ("y", y)):
+            np.save(tmp_path / name, values)
+        mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"]
+        for method in ("faiss", "bf16"):
+            same(search(*mapped, 3, method), oracle(x, y, 3))
+
+
+def test_auto_takes_bf16_only_where_it_pays(monkeypatch: Any) -> None:
+    ran: list[str] = []
+    original = certified.scan
+    monkeypatch.setattr(neighbours, "scan", lambda *a, **k: (ran.append("bf16"), original(*a, **k))[1])
+    x = np.random.default_rng(2).normal(size=(4200, 8)).astype(np.float32)
+    for gain in (1.0, 5.0):
+        monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda gain=gain: gain)
+        search(x, x, 1, "auto")
+        assert ran == (["bf16"] if gain > 2 else [])
+    search(x[:100], x[:100], 1, "auto")
+    assert ran == ["bf16"], "small sets stay with faiss"
+
+
+def test_bad_vectors_and_counts() -> None:
+    good = np.random.default_rng(3).normal(size=(70, 4)).astype(np.float32)
+    broken = good.copy()
+    broken[37, 2] = np.nan
+    for method in ("faiss", "bf16"):
+        for pair in ((good, broken), (broken, good)):
+            with pytest.raises(DataError, match=r"vector 37 \(from 0\) has numbers that are not finite"):
+                search(*pair, 2, method)
+        for count in (0, 71):
+            with pytest.raises(DataError, match="the database has 70 vectors"):
+                search(good, good, count, method)
+    with pytest.raises(DataError, match="dimensions"):
+        both_directions(good, good[:, :3], 1)
+    with pytest.raises(DataError, match="two axes"):
+        search(good[0], good, 1)
+    with pytest.raises(DataError, match="up to 128 neighbours"):
+        search(np.tile(good, (4, 1)), np.tile(good, (4, 1)), 200, "bf16")
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "sq", "pq"])
+def test_approximate_indexes_find_most_and_survive_the_disk(kind: Any, tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    rows = 250 if kind == "pq" else 600  # below 256 vectors pq has 4-bit codes, which train at once
+    database = normalise(generator.normal(size=(rows, 16)).astype(np.float32))
+    queries = normalise(database[:200] + 0.1 * generator.normal(size=(200, 16)).astype(np.float32))
+    index = Index.build(database, IndexSpec(kind, lists=20, probe=20, effort=200, codes=4))
+    facts = recall(index, queries, database, 4, sample=150)
+    assert facts["queries"] == 150 and facts["recall"] > (0.3 if kind == "pq" else 0.95)
+    index.save(tmp_path / "index")
+    again = Index.load(tmp_path / "index", index.spec)
+    assert np.array_equal(again.search(queries, 4)[1], index.search(queries, 4)[1])
+    if kind != "hnsw":
+        again.look(probe=1)
+        assert recall(again, queries, database, 4)["recall"] < facts["recall"]
+    (tmp_path / "text").write_text("no index")
+    with pytest.raises(DataError, match="no faiss index"):
+        Index.load(tmp_path / "text", index.spec)
+
+
+def test_an_exhaustive_probe_is_exact() -> None:
+    generator = np.random.default_rng(5)
+    vectors = normalise(generator.normal(size=(400, 8)).astype(np.float32))
+    assert recall(Index.build(vectors, IndexSpec("ivf", lists=10, probe=10)), vectors, vectors, 5)["recall"] == 1.0
+    with pytest.raises(DataError, match="do not divide"):
+        Index.build(vectors, IndexSpec("pq", codes=3))
