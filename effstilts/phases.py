@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, encoder
 from effstilts.recipe import Training
-from effstilts.retrieval.benchmarks import tatoeba_accuracy
-from effstilts.retrieval.embed import Pooling, embed, protocol_layer
+from effstilts.retrieval.evaluate import EVALUATORS, poolings
 from effstilts.tasks.task import SplitName
 from effstilts.workbench import ENCODER_FOLDER, Step, TaskPart, Workbench, save_heads
 
@@ -196,34 +196,36 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
 
 
 def retrieve(bench: Workbench, step: Step) -> None:
-    """Tatoeba accuracy of one language from pooled hidden states; keeps the predictions in the official form."""
+    """One language of a retrieval task from pooled hidden states; keeps the predictions in the official form."""
     (part,) = step.parts
     opened = bench.open_bare(step.base)
     settings = step.retrieval
-    layer = protocol_layer(opened.depth) if settings.layer < 0 else settings.layer
-    examples = bench.examples(part, step.split)
-    pooling = Pooling(layer, settings.pooling, settings.special_tokens)
-    foreign, english = (
-        embed(opened, [example[side] for example in examples], pooling, part.task.max_length, settings.batch_tokens)
-        for side in ("source", "target")
-    )
-    result = tatoeba_accuracy(foreign, english)
+    evaluator = EVALUATORS[part.task.kind]
+    rows = replace(part, rows=0) if evaluator.limits_rows else part
+    over = poolings(opened, settings)
+
+    def examples(split: SplitName) -> Sequence[Mapping[str, Any]]:
+        return bench.examples(rows, split)
+
+    tune = "dev" in step.spec
+    sweep = evaluator.evaluate(opened, examples, step.split, settings, part.task.max_length, over, tune)
+    (outcome,) = sweep.outcomes.values()
 
     def fill(folder: Path) -> None:
-        lines = "\n".join(str(index) for index in result.predictions.tolist())
-        (folder / f"test-{part.language}.tsv").write_text(lines + "\n", encoding="utf-8")
+        lines = "".join(f"{line}\n" for line in outcome.predictions)
+        (folder / f"{step.split}-{part.language}.tsv").write_text(lines, encoding="utf-8")
 
+    if outcome.facts["over_length"]:
+        cut = outcome.facts["over_length"]
+        bench.log.warn(f"{step.label}: {cut} sentences are longer than {part.task.max_length} tokens and were cut")
     facts = {
         "label": step.label,
-        "metrics": {"accuracy": result.accuracy, "accuracy_reverse": result.accuracy_reverse},
-        "score": result.accuracy,
-        "metric": "accuracy",
-        "examples": len(examples),
+        "metrics": outcome.metrics,
+        "score": outcome.score,
+        "metric": outcome.metric,
+        "examples": len(examples(step.split)),
         "collapsed": "",
-        "layer": layer,
-        "pooling": settings.pooling,
-        "special_tokens": settings.special_tokens,
-        "direction": "query English, index foreign (XTREME); reverse beside it",
+        **outcome.facts,
         "spec": dict(step.spec),
     }
     bench.store.put(step.kind, step.key, fill, facts)

@@ -20,13 +20,17 @@ from effstilts.errors import RecipeError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
 from effstilts.phases import evaluate_target, make_tokenizer, retrieve, train_phase
-from effstilts.recipe import Method, Phase, Recipe, Share, Target, Training
+from effstilts.recipe import Method, Phase, Recipe, Retrieval, Share, Target, Training
+from effstilts.retrieval.evaluate import EVALUATORS
 from effstilts.store import content_key
 from effstilts.tasks.task import SplitName, Task
 from effstilts.workbench import Source, Step, TaskPart, Workbench
 
 # Raised when a change moves the numbers of any step: old artefacts are then no longer taken for new ones.
 NUMERICS_VERSION = 1
+
+# Settings of retrieval that came later: they count where they are not what was done before.
+_LATER_SETTINGS = ("margin", "neighbours", "mode", "space")
 
 # Settings that say how a step is carried out and not what it computes.
 _NOT_IN_KEY = ("checkpoint_every",)
@@ -174,13 +178,17 @@ def _retrieval(
     recipe: Recipe, bench: Workbench, graph: Graph, name: str, encoder: Source | Step, arm: str, seed: int
 ) -> None:
     task = bench.task(name)
-    if task.kind != "bitext":
-        raise RecipeError(f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval needs aligned sentences")
+    if task.kind not in EVALUATORS:
+        raise RecipeError(
+            f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval takes the kinds {', '.join(EVALUATORS)}"
+        )
     settings = recipe.retrieval
-    for language, split in _languages(bench, task, settings.languages).items():
+    for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)
         spec = {
             "task": _part_identity(bench, part, split),
+            **({"dev": _part_identity(bench, part, "dev")} if tuned else {}),
+            **{key: value for key in _LATER_SETTINGS if (value := getattr(settings, key)) != getattr(Retrieval, key)},
             "model": encoder.key,
             "layer": settings.layer,
             "pooling": settings.pooling,
@@ -260,7 +268,7 @@ def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskP
     parts = []
     for share in shares:
         task = bench.task(share.task)
-        if task.kind == "bitext":
+        if task.kind in EVALUATORS:
             raise RecipeError(f"{phase}: {share.task!r} is an evaluation of retrieval; nothing trains on it")
         all_languages = bool(kind_of(task.kind).shared_head)
         default = task.languages if all_languages else (task.training_language,)
@@ -278,6 +286,22 @@ def _languages(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> dict[st
     return {language: found.get(language, task.evaluate_on) for language in wanted or found}
 
 
+def retrieval_splits(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> dict[str, tuple[SplitName, bool]]:
+    """Language -> the split that is scored, and whether a threshold is set on dev for it.
+
+    A task with a threshold is scored on its test set where that is there, else on dev, cross-fitted.
+    """
+    if not EVALUATORS[task.kind].tunes_on_dev:
+        return {language: (split, False) for language, split in _languages(bench, task, wanted).items()}
+    found: dict[str, tuple[SplitName, bool]] = {}
+    for language in wanted or task.languages:
+        _known_language(task, language)
+        dev, test = (bench.has_split(TaskPart(task, language), split) for split in ("dev", "test"))
+        if test or dev or wanted:
+            found[language] = ("test", dev) if test else ("dev", False)
+    return found or {language: (split, False) for language, split in _languages(bench, task, wanted).items()}
+
+
 def _known_language(task: Task, language: str) -> None:
     if language not in task.languages:
         raise RecipeError(f"{task.name} has no language {language!r}; it has {', '.join(task.languages)}")
@@ -286,7 +310,7 @@ def _known_language(task: Task, language: str) -> None:
 def _part_identity(bench: Workbench, part: TaskPart, split: SplitName) -> Mapping[str, Any]:
     """Everything about a part's rows that a step depends on."""
     task = part.task
-    kind = kind_of(task.kind) if task.kind != "bitext" else None
+    kind = kind_of(task.kind) if task.kind not in EVALUATORS else None
     return {
         "task": task.name,
         "language": part.language,

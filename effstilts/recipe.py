@@ -142,7 +142,12 @@ class Retrieval:
     layer: index into hidden_states, where 0 is the embedding output; -1: the protocol's choice for the depth
         (12 layers: 8, 24 layers: 14, else two thirds of the depth).
     pooling: `mean` over the tokens, or `cls`; special_tokens: whether the mean counts <s> and </s>, as XTREME's does.
-    rows: first sentence pairs used, 0: all. Fewer candidates make the task easier: such a number is no benchmark's.
+    rows: first sentence pairs used (mining: first sentences of each side), 0: all. Fewer candidates make the task
+        easier: such a number is no benchmark's.
+    margin: how a pair is scored against the `neighbours` nearest (Artetxe and Schwenk 2019; `csls`: Conneau et al.
+        2018); empty: the protocol's, plain cosine for aligned sentences and `ratio` for mining.
+    mode: which mined pairs are kept; `max`: greedily the best, each sentence once.
+    space: what is taken from the vectors first, fitted on the compared sentences themselves, without labels.
     """
 
     tasks: tuple[str, ...] = ()
@@ -152,6 +157,10 @@ class Retrieval:
     special_tokens: bool = True
     rows: int = 0
     batch_tokens: int = 16384
+    margin: Literal["", "ratio", "distance", "absolute", "csls"] = ""
+    neighbours: int = 4
+    mode: Literal["max", "forward", "backward", "intersection"] = "max"
+    space: Literal["none", "centre", "language_mean", "whiten"] = "none"
 
 
 @dataclass(frozen=True)
@@ -283,6 +292,8 @@ def _check(recipe: Recipe, where: str) -> None:
             refuse(f"{name}.tasks: weights are above 0, rows 0 or more")
     if recipe.mlm.method.name != "full" and recipe.mlm.tasks and recipe.model.name == "new":
         refuse("mlm.method: random weights need full training")
+    if recipe.retrieval.neighbours < 1 or recipe.retrieval.rows < 0:
+        refuse("retrieval: neighbours is 1 or more, rows 0 or more")
     seen = set()
     for i, target in enumerate(recipe.targets):
         check_training(target.training, f"{where}: targets[{i}].training")

@@ -1,0 +1,168 @@
+"""The path from a recipe to the table for tasks that need no training, on the synthetic BUCC with known gold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effstilts.cli import main
+from effstilts.errors import DataError, ModelError
+from effstilts.model.encoder import save
+from effstilts.recipe import Retrieval
+from effstilts.retrieval import evaluate
+from effstilts.retrieval.embed import Pooling
+from effstilts.retrieval.evaluate import aligned, mined, over_length, poolings
+from effstilts.store import Store
+from effstilts.synthetic import bucc
+
+RECIPE = """
+name: mined
+model: FOLDER/encoder
+retrieval: {tasks: [corpora], languages: [qaa]}
+tasks:
+  corpora:
+    kind: mining
+    files: {SPLITS}
+    columns: {id: id, text: text}
+    languages: [qaa, qab]
+    format: bucc
+    score: f1
+"""
+
+
+def write_corpora(folder: Path, splits: tuple[str, ...], sentences: int = 120, pairs: int = 40) -> str:
+    """Synthetic corpora in the official form; the text of a recipe's `files`."""
+    paths = []
+    for split in splits:
+        made = bucc("qaa", split=split, sentences=sentences, pairs=pairs)
+        for name, rows in made.items():
+            lines = "".join(f"{a}\t{b}\n" for a, b in rows)
+            (folder / f"qaa.{split}.{name}").write_text(lines, encoding="utf-8")
+        names = ", ".join(f'"{folder}/{{lang}}.{split}.{name}"' for name in ("source", "target", "gold"))
+        paths.append(f"{split}: [{names}]")
+    return ", ".join(paths)
+
+
+def run(tmp_path: Path, encoder: Any, splits: tuple[str, ...], *sets: str) -> tuple[dict[str, Any], Store]:
+    save(encoder, tmp_path / "encoder")
+    text = RECIPE.replace("SPLITS", write_corpora(tmp_path, splits)).replace("FOLDER", str(tmp_path))
+    (tmp_path / "mined.yaml").write_text(text, encoding="utf-8")
+    words = ["run", str(tmp_path / "mined.yaml"), "--store", str(tmp_path / "store"), "--quiet", "--offline"]
+    for setting in sets:
+        words += ["--set", setting]
+    assert main(words) == 0
+    store = Store(tmp_path / "store")
+    (cell,) = store.read_run("mined")["cells"]
+    return cell, store
+
+
+def test_mining_is_a_step_with_the_threshold_of_dev(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell, store = run(tmp_path, encoder, ("dev", "test"))
+    assert (cell["split"], cell["metric"]) == ("test", "f1") and cell["score"] == cell["metrics"]["f1"]
+    assert "corpora: f1, test set" in capsys.readouterr().out
+    kind, _, key = cell["step"].partition("-")
+    artefact = store.open(kind, key)
+    assert artefact.facts["threshold_from"] == "best on dev" and artefact.facts["margin"] == "ratio"
+    assert artefact.facts["sentences"] == [120, 120] and artefact.facts["gold"] == 40
+    lines = (artefact.folder / "test-qaa.tsv").read_text(encoding="utf-8").splitlines()
+    gold = (tmp_path / "qaa.test.gold").read_text(encoding="utf-8").splitlines()
+    hits = len(set(lines) & set(gold))
+    assert len(lines) == artefact.facts["extracted"]
+    assert cell["score"] == pytest.approx(200 * hits / (len(lines) + len(gold)))
+    # Above chance, even with random weights: a pair drawn at random is gold with 40 in 120 x 120.
+    assert hits > 20 * len(lines) * 40 / 120**2
+    again, _ = run(tmp_path, encoder, ("dev", "test"), "retrieval.margin=distance", "retrieval.space=centre")
+    assert again["step"] != cell["step"]
+
+
+def test_mining_on_dev_alone_is_cross_fitted_by_name(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell, _ = run(tmp_path, encoder, ("dev",))
+    assert (cell["split"], cell["metric"]) == ("dev", "f1_cross_fitted") and "f1" not in cell["metrics"]
+    assert cell["metrics"]["f1_in_sample"] >= cell["score"] - 1e-9
+    assert "corpora: f1_cross_fitted, dev set" in capsys.readouterr().out
+
+
+def test_a_gold_pair_of_an_unknown_id_is_one_line(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, encoder, ("dev",))
+    capsys.readouterr()
+    with (tmp_path / "qaa.dev.gold").open("a", encoding="utf-8") as file:
+        file.write("qaa-000000001\ten-999999999\n")
+    words = ["run", str(tmp_path / "mined.yaml"), "--store", str(tmp_path / "store"), "--quiet", "--offline"]
+    assert main(words) == 3
+    error = capsys.readouterr().err
+    assert "en-999999999" in error and "qaa.dev.gold:41" in error and error.count("\n") == 1
+
+
+def test_a_layer_outside_the_model_is_told_with_the_convention(encoder: Any) -> None:
+    assert poolings(encoder, Retrieval(), [0, 3, 3]) == [Pooling(0), Pooling(3)]
+    with pytest.raises(ModelError, match="layer 4 does not exist: .* 0 to 3, where 0 is the embedding output"):
+        poolings(encoder, Retrieval(layer=4))
+
+
+def test_sentences_over_the_length_are_counted(encoder: Any) -> None:
+    texts = ["a", "word " * 200, "", "x" * 30]
+    lengths = [len(encoder.tokenizer(text)["input_ids"]) for text in texts]
+    for limit in (2, 3, 20, 128, 1000):
+        assert over_length(encoder, texts, limit) == sum(n > min(limit, encoder.max_length) for n in lengths)
+
+
+def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors are planted: layer 2 is perfect on dev and random on test, layer 1 the other way round."""
+    generator = np.random.default_rng(0)
+    count = 30
+    same = generator.normal(size=(count, 16)).astype(np.float32)
+    other = generator.normal(size=(count, 16)).astype(np.float32)
+
+    def planted(_: Any, texts: list[str], pooling: Pooling, *__: Any) -> Any:
+        split, side = texts[0].split()[:2]
+        aligned_here = (pooling.layer == 2) == (split == "dev")
+        rows = same if side == "s" or aligned_here else other
+        return rows[[int(text.split()[2]) for text in texts]]
+
+    monkeypatch.setattr(evaluate, "embed", planted)
+
+    def examples(split: str) -> list[dict[str, Any]]:
+        sides = {"source": "s", "target": "t"}
+        return [
+            {"id": f"{mark}{i}", "text": f"{split} {mark} {i}", "side": side, "gold": [f"t{i}"] if mark == "s" else []}
+            for side, mark in sides.items()
+            for i in range(count)
+        ]
+
+    layers = [Pooling(1), Pooling(2)]
+    sweep = mined(encoder, examples, "test", Retrieval(), 64, layers, True)  # type: ignore[arg-type]
+    assert sweep.outcomes[Pooling(1)].score > 95 > sweep.outcomes[Pooling(2)].score
+    assert sweep.chosen is not None and sweep.chosen.facts["layers_chosen"] == [2]
+    assert sweep.chosen.score == sweep.outcomes[Pooling(2)].score
+    crossed = mined(encoder, examples, "dev", Retrieval(), 64, layers)  # type: ignore[arg-type]
+    assert crossed.chosen is not None and crossed.chosen.metric == "f1_cross_fitted"
+    assert crossed.chosen.facts["layers_chosen"] == [2] * 5 and crossed.chosen.score > 95
+
+
+def test_aligned_sentences_choose_nothing(encoder: Any) -> None:
+    rows = [{"source": text, "target": text} for _, text in bucc("qaa", sentences=9, pairs=3)["source"]]
+    sweep = aligned(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(0), Pooling(1)])
+    assert sweep.chosen is None and all(o.score == 100.0 for o in sweep.outcomes.values())
+    csls = aligned(encoder, lambda _: rows, "test", Retrieval(margin="csls"), 64, [Pooling(1)])
+    assert csls.outcomes[Pooling(1)].facts["margin"] == "csls"
+
+
+def test_too_few_rows_have_no_gold(encoder: Any) -> None:
+    made = bucc("qaa", sentences=50, pairs=5)
+    partner = dict(made["gold"])
+    rows = [{"id": i, "text": t, "side": "source", "gold": [partner[i]] if i in partner else []}
+            for i, t in made["source"]]  # fmt: skip
+    rows += [{"id": i, "text": t, "side": "target", "gold": []} for i, t in made["target"]]
+    with pytest.raises(DataError, match="take more rows"):
+        mined(encoder, lambda _: rows, "test", Retrieval(rows=1), 64, [Pooling(1)])
