@@ -15,6 +15,7 @@ import tyro
 from effstilts.commands import Command
 from effstilts.commands.about import Doctor, Tasks
 from effstilts.commands.embed import Embed
+from effstilts.commands.retrieval import Mine, Search
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.errors import EffstiltsError
 
@@ -23,6 +24,8 @@ COMMANDS: dict[str, type[Command]] = {
     "plan": Plan,
     "show": Show,
     "embed": Embed,
+    "mine": Mine,
+    "search": Search,
     "tasks": Tasks,
     "doctor": Doctor,
 }

@@ -179,9 +179,8 @@ def _retrieval(
 ) -> None:
     task = bench.task(name)
     if task.kind not in EVALUATORS:
-        raise RecipeError(
-            f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval takes the kinds {', '.join(EVALUATORS)}"
-        )
+        known = " or ".join(f"{evaluator.takes} ({kind})" for kind, evaluator in EVALUATORS.items())
+        raise RecipeError(f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval needs {known}")
     settings = recipe.retrieval
     for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)

@@ -167,17 +167,18 @@ def mined(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """How a kind of task is evaluated. tunes_on_dev: a threshold is set on dev where there is one; limits_rows: the
-    settings' `rows` is applied by the evaluator itself, which reads the whole split."""
+    """How a kind of task is evaluated, and what it `takes`. tunes_on_dev: a threshold is set on dev where there is one;
+    limits_rows: the settings' `rows` is applied by the evaluator itself, which reads the whole split."""
 
     evaluate: Callable[..., Sweep]
+    takes: str
     tunes_on_dev: bool = False
     limits_rows: bool = False
 
 
 EVALUATORS: Mapping[str, Evaluator] = {
-    "bitext": Evaluator(aligned),
-    "mining": Evaluator(mined, tunes_on_dev=True, limits_rows=True),
+    "bitext": Evaluator(aligned, "aligned sentences"),
+    "mining": Evaluator(mined, "comparable corpora with gold pairs", tunes_on_dev=True, limits_rows=True),
 }
 
 

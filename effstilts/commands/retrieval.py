@@ -1,0 +1,104 @@
+"""`mine` and `search`: a user's own texts. `retrieve`: models on retrieval tasks, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from effstilts.commands.places import Places
+from effstilts.errors import RecipeError
+
+if TYPE_CHECKING:
+    from effstilts.studies.texts import Job
+
+
+@dataclass
+class TextOptions(Places):
+    """How texts become vectors."""
+
+    model: str = ""
+    """A folder in Hugging Face format, a hub id, package:NAME, or RUN:ARM of the store. Needed."""
+    revision: str = ""
+    """Commit of a hub id."""
+    layer: int = -1
+    """Hidden state, 0 is the embedding output; -1: the run's own, else two thirds of the depth (8 of 12, 14 of 24)."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """Mean over the tokens, or the first one."""
+    special_tokens: bool = True
+    """Whether the mean counts <s> and </s>."""
+    max_length: int = 512
+    """Tokens of a line that are read; longer lines are cut and counted."""
+    batch_tokens: int = 16384
+    """Tokens of a batch: memory against speed."""
+    offline: bool = False
+    """Never touch the network."""
+    quiet: bool = False
+    """Say nothing but errors."""
+
+    def job(self, out: Path) -> Job:
+        from effstilts.log import Log
+        from effstilts.recipe import Retrieval
+        from effstilts.store import Store
+        from effstilts.studies.texts import Job
+        from effstilts.studies.trained import open_named
+
+        if not self.model:
+            raise RecipeError("say which model makes the vectors: --model FOLDER, HUB_ID, package:NAME or RUN:ARM")
+        if self.max_length < 3 or self.batch_tokens < 1:
+            raise RecipeError("--max-length must be 3 or more, --batch-tokens 1 or more")
+        named = open_named(self.model, Store(self.store), self.revision, self.offline)
+        layer = named.retrieval.layer if self.layer == -1 else self.layer
+        if layer < -1:
+            raise RecipeError(f"--layer {layer}: layers are counted from 0, the embedding output")
+        settings = Retrieval(layer=layer, pooling=self.pooling, special_tokens=self.special_tokens)
+        return Job(named, settings, self.max_length, self.batch_tokens, out, Log(quiet=self.quiet))
+
+
+@dataclass
+class Mine(TextOptions):
+    """Find translations in two text files of any size: TSV of score, source line, target line and both texts."""
+
+    source: Annotated[Path, tyro.conf.Positional] = Path()
+    """Text file, a sentence a line (plain, .gz or .bz2)."""
+    target: Annotated[Path, tyro.conf.Positional] = Path()
+    """Text file in the other language."""
+    out: Path = Path("pairs.tsv")
+    """Written aside and renamed at the end; an interrupted run goes on from OUT.work."""
+    margin: Literal["ratio", "distance", "absolute", "csls"] = "ratio"
+    """How a pair is scored against its neighbours (Artetxe and Schwenk 2019)."""
+    k: int = 4
+    """Neighbours of the margin."""
+    mode: Literal["max", "forward", "backward", "intersection"] = "max"
+    """max: greedily the best, each sentence once; or the best for each source (forward) or target sentence
+    (backward), or pairs that are both (intersection)."""
+    threshold: float | None = None
+    """Lowest score that is written; default: every pair. For the ratio margin 1.05 to 1.2 is usual."""
+
+    def execute(self) -> int:
+        from effstilts.studies.texts import mine_files
+
+        print(mine_files(self.job(self.out), self.source, self.target, self.margin, self.k, self.mode, self.threshold))
+        return 0
+
+
+@dataclass
+class Search(TextOptions):
+    """Find the nearest sentences: TSV of query line, rank, cosine, corpus line and the corpus' text."""
+
+    queries: Annotated[Path, tyro.conf.Positional] = Path()
+    """Text file, a query a line."""
+    corpus: Annotated[Path, tyro.conf.Positional] = Path()
+    """Text file that is searched, a sentence a line; equal ones count once."""
+    out: Path = Path("nearest.tsv")
+    """Written aside and renamed at the end; an interrupted run goes on from OUT.work."""
+    k: int = 5
+    """Sentences found for each query."""
+
+    def execute(self) -> int:
+        from effstilts.studies.texts import search_files
+
+        print(search_files(self.job(self.out), self.queries, self.corpus, self.k))
+        return 0

@@ -1,0 +1,202 @@
+"""A user's text file as distinct lines on disk and a memory map of vectors, made in chunks and gone on with.
+
+What is held in memory does not grow with the text: the lines stand in a file of their own, reached by offsets, and the
+vectors in another. It is about 40 bytes a line while equal lines are looked for, and 16 afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effstilts.data.text_files import lines_of
+from effstilts.errors import DataError
+from effstilts.log import Log
+from effstilts.model.encoder import Encoder
+from effstilts.retrieval.embed import Pooling, embed
+from effstilts.retrieval.evaluate import over_length
+from effstilts.retrieval.neighbours import search
+from effstilts.store import disk_errors, sync_file, write_atomic
+
+CHUNK = 8192  # sentences that are embedded at once; what an interruption can lose
+BLOCK_BYTES = 1 << 28  # vectors of each side that are compared at once
+
+_WHITE = str.maketrans("\t\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " " * 10)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of a text file that are not blank, equal ones once unless asked otherwise.
+
+    numbers [n]: where each first stands in the file, from 1; lines, blank, repeated: what the file held.
+    """
+
+    path: Path
+    text: Path
+    offsets: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    lines: int
+    blank: int
+    repeated: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def chunks(self, size: int, first: int = 0) -> Iterator[list[str]]:
+        """The lines from `first` on, `size` at a time."""
+        with self.text.open("rb") as file:
+            for start in range(first, len(self), size):
+                stop = min(start + size, len(self))
+                file.seek(int(self.offsets[start]))
+                block = file.read(int(self.offsets[stop] - self.offsets[start]))
+                yield block.decode().split("\n")[:-1]
+
+    def at(self, rows: NDArray[np.int64]) -> Iterator[str]:
+        """Single lines, in the order asked for."""
+        with self.text.open("rb") as file:
+            for row in rows.tolist():
+                file.seek(int(self.offsets[row]))
+                yield file.read(int(self.offsets[row + 1] - self.offsets[row]) - 1).decode()
+
+    def told(self) -> str:
+        """One line for people about what was read."""
+        parts = [f"{self.path}: {self.lines:,} lines"]
+        parts += [f"{count:,} {what}" for count, what in ((self.blank, "blank"), (self.repeated, "repeated")) if count]
+        return ", ".join(parts)
+
+
+def read_lines(path: Path, folder: Path, distinct: bool = True) -> Lines:
+    """Reads a UTF-8 file (plain, .gz or .bz2) into the folder. White space that would break a TSV becomes a space.
+
+    DataError for a file that cannot be read, is not UTF-8 (file and line named), or has no text.
+    """
+    digests = bytearray()
+    blank: list[int] = []
+    count = 0
+    for count, (line, _) in enumerate(lines_of(path), 1):
+        if line.strip():
+            digests += hashlib.blake2b(line.strip().encode(), digest_size=16).digest()
+        else:
+            blank.append(count)
+    if len(blank) == count:
+        raise DataError(f"{path} holds no text: {count} lines, all blank" if count else f"{path} is empty")
+    pairs = np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2)
+    kept = np.ones(len(pairs), bool)
+    if distinct:
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        ranked = pairs[order]
+        kept[order[1:][(ranked[1:] == ranked[:-1]).all(1)]] = False
+    numbers = np.setdiff1d(np.arange(1, count + 1), np.array(blank, np.int64), assume_unique=True)[kept]
+    offsets = np.zeros(len(numbers) + 1, np.int64)
+    text = folder / "lines.txt"
+    with disk_errors(text):
+        folder.mkdir(parents=True, exist_ok=True)
+        with text.open("wb") as file:
+            row = 0
+            for number, (line, _) in enumerate(lines_of(path), 1):
+                if row < len(numbers) and number == numbers[row]:
+                    written = file.write(line.strip().translate(_WHITE).encode() + b"\n")
+                    row += 1
+                    offsets[row] = offsets[row - 1] + written
+    if row != len(numbers):
+        raise DataError(f"{path} changed while it was read: start again")
+    return Lines(path, text, offsets, numbers, count, len(blank), int((~kept).sum()))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors [n, D] as a read-only memory map, and how many lines were longer than the model reads."""
+
+    rows: NDArray[np.float32]
+    over_length: int
+
+
+def embed_lines(
+    encoder: Encoder,
+    lines: Lines,
+    folder: Path,
+    pooling: Pooling,
+    identity: Mapping[str, Any],
+    max_length: int,
+    batch_tokens: int,
+    log: Log,
+) -> Vectors:
+    """Embeds the lines chunk by chunk into `folder`, or goes on where an earlier call with this identity stopped.
+
+    The state is written after the vectors are on the disk, so that every row it counts is whole. DataError names the
+    line whose vector has no direction (zero, or not finite).
+    """
+    path, state_path = folder / "vectors.f32", folder / "vectors.json"
+    wanted = {**identity, "rows": len(lines), "dim": encoder.hidden_size}
+    done, cut = 0, 0
+    try:
+        state = json.loads(state_path.read_text(encoding="utf-8"))
+        if state["identity"] == wanted and path.stat().st_size >= state["done"] * encoder.hidden_size * 4:
+            done, cut = int(state["done"]), int(state["over_length"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    width = encoder.hidden_size * 4
+    with (
+        disk_errors(path),
+        log.progress(len(lines), f"embed {lines.path.name}", done) as progress,
+        path.open("r+b" if done else "wb") as file,
+    ):
+        file.truncate(done * width)
+        file.seek(done * width)
+        for sentences in lines.chunks(CHUNK, done):
+            vectors = embed(encoder, sentences, pooling, max_length, batch_tokens)
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+            bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+            if len(bad):
+                at = int(lines.numbers[done + int(bad[0])])
+                raise DataError(
+                    f"{lines.path}:{at}: its vector has no direction (its length is {norms[bad[0], 0]}); "
+                    "is the model whole?"
+                )
+            file.write(np.ascontiguousarray(vectors / norms, dtype="<f4").tobytes())
+            file.flush()
+            sync_file(path)
+            cut += over_length(encoder, sentences, max_length)
+            done += len(sentences)
+            write_atomic(state_path, json.dumps({"identity": wanted, "done": done, "over_length": cut}))
+            progress.advance(len(sentences))
+    rows = np.memmap(path, "<f4", "r", shape=(len(lines), encoder.hidden_size))
+    return Vectors(rows, cut)
+
+
+def nearest(
+    queries: NDArray[np.float32],
+    database: NDArray[np.float32],
+    k: int,
+    label: str,
+    log: Log,
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k rows of the database with the largest inner product, [queries, k], block against block.
+
+    Memory beside the result: a block of each side. k is at most the rows of the database.
+    """
+    k = min(k, len(database))
+    size = max(k, block_bytes // (4 * queries.shape[1]))
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    found = np.zeros((len(queries), k), np.int64)
+    with log.progress(len(queries) * -(-len(database) // size), label) as progress:
+        for start in range(0, len(database), size):
+            block = np.asarray(database[start : start + size])
+            for first in range(0, len(queries), size):
+                at = slice(first, min(first + size, len(queries)))
+                new, where = search(np.asarray(queries[at]), block, min(k, len(block)))
+                both = np.concatenate([scores[at], new], axis=1)
+                rows = np.concatenate([found[at], where + start], axis=1)
+                best = np.argsort(-both, axis=1, kind="stable")[:, :k]
+                scores[at] = np.take_along_axis(both, best, 1)
+                found[at] = np.take_along_axis(rows, best, 1)
+                progress.advance(at.stop - at.start)
+    return scores, found

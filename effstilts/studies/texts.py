@@ -1,0 +1,167 @@
+"""`mine` and `search`: two text files -> vectors -> neighbours -> a TSV, interrupted and gone on with at any point.
+
+Beside OUT stands OUT.work while it is made: the distinct lines, their vectors in chunks, and each direction's
+neighbours once it is done. Every part names what it was made from and is made anew where that has changed. OUT itself
+is written aside and renamed, so that it is whole or not there; then OUT.work goes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effstilts.errors import DataError, RecipeError, StoreError
+from effstilts.log import Log
+from effstilts.recipe import Retrieval
+from effstilts.retrieval import corpus
+from effstilts.retrieval.corpus import Lines, Vectors
+from effstilts.retrieval.evaluate import poolings
+from effstilts.retrieval.mining import Neighbourhoods, mine
+from effstilts.store import content_key, disk_errors, file_hash, sync_file, sync_folder
+from effstilts.studies.trained import Named
+
+
+@dataclass(frozen=True)
+class Job:
+    """What both commands share: the model, how a line becomes a vector, and where the result goes."""
+
+    named: Named
+    settings: Retrieval
+    max_length: int
+    batch_tokens: int
+    out: Path
+    log: Log
+
+    @property
+    def work(self) -> Path:
+        return self.out.with_name(self.out.name + ".work")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A file's lines and their vectors; key names what they were made from."""
+
+    lines: Lines
+    vectors: Vectors
+    key: str
+
+
+def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: str, threshold: float | None) -> str:
+    """Writes the mined pairs; returns a line that says how many and where."""
+    with _working(job, k):
+        x, y = _side(job, source, "source", True), _side(job, target, "target", True)
+        _say_k(job, k, min(len(x.lines), len(y.lines)))
+        near = Neighbourhoods(*_neighbours(job, "forward", x, y, k), *_neighbours(job, "backward", y, x, k))
+        pairs = mine(near, margin, mode)
+        if threshold is not None:
+            pairs = pairs.above(threshold)
+
+        def write(file: IO[str]) -> None:
+            texts = zip(x.lines.at(pairs.source), y.lines.at(pairs.target), strict=True)
+            numbers = zip(x.lines.numbers[pairs.source], y.lines.numbers[pairs.target], strict=True)
+            for score, (i, j), (left, right) in zip(pairs.score, numbers, texts, strict=True):
+                file.write(f"{score:.6f}\t{i}\t{j}\t{left}\t{right}\n")
+
+        _write(job, write)
+    return f"{len(pairs):,} pairs in {job.out}"
+
+
+def search_files(job: Job, queries: Path, database: Path, k: int) -> str:
+    """Writes the k nearest corpus sentences of each query; returns a line that says how many and where."""
+    with _working(job, k):
+        asked, there = _side(job, queries, "queries", False), _side(job, database, "corpus", True)
+        _say_k(job, k, len(there.lines))
+        scores, found = _neighbours(job, "nearest", asked, there, k)
+
+        def write(file: IO[str]) -> None:
+            texts = there.lines.at(found.reshape(-1))
+            for number, row, where in zip(asked.lines.numbers, scores, found, strict=True):
+                for rank, (score, at) in enumerate(zip(row, there.lines.numbers[where], strict=True), 1):
+                    file.write(f"{number}\t{rank}\t{score:.6f}\t{at}\t{next(texts)}\n")
+
+        _write(job, write)
+    return f"{len(asked.lines):,} queries with {scores.shape[1]} sentences each in {job.out}"
+
+
+def _say_k(job: Job, k: int, count: int) -> None:
+    if k > count:
+        job.log.warn(f"--k {k} is over the {count} sentences there are: all of them are taken as neighbours")
+
+
+def _side(job: Job, path: Path, name: str, distinct: bool) -> Side:
+    """A file's lines and vectors, made or gone on with; says what was blank, repeated or too long."""
+    if not path.is_file():
+        raise DataError(f"the file {path} does not exist")
+    opened, log = job.named.encoder, job.log
+    (pooling,) = poolings(opened, job.settings)
+    folder = job.work / name
+    lines = corpus.read_lines(path, folder, distinct)
+    log.say(lines.told())
+    identity = {
+        "text": file_hash(lines.text),
+        "model": dict(job.named.identity),
+        "pooling": [pooling.layer, pooling.how, pooling.special_tokens],
+        "max_length": job.max_length,
+    }
+    vectors = corpus.embed_lines(opened, lines, folder, pooling, identity, job.max_length, job.batch_tokens, log)
+    if vectors.over_length:
+        limit = min(job.max_length, opened.max_length)
+        log.warn(f"{path}: {vectors.over_length:,} lines are longer than {limit} tokens and were cut")
+    return Side(lines, vectors, content_key(identity))
+
+
+def _neighbours(
+    job: Job, direction: str, queries: Side, database: Side, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Neighbours in one direction, from the work folder where an earlier call got so far."""
+    path = job.work / f"{direction}-{content_key([queries.key, database.key, k])}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as saved:
+            return saved["scores"], saved["found"]
+    scores, found = corpus.nearest(queries.vectors.rows, database.vectors.rows, k, f"search {direction}", job.log)
+    aside = path.with_suffix(".tmp.npz")
+    with disk_errors(path):
+        np.savez(aside, scores=scores, found=found)
+        sync_file(aside)
+        aside.replace(path)
+    return scores, found
+
+
+@contextmanager
+def _working(job: Job, k: int) -> Iterator[None]:
+    """The work folder, held by this process; it goes once the result is whole, and stays after an interruption."""
+    if k < 1:
+        raise RecipeError(f"--k {k}: at least one neighbour is needed")
+    if job.out.is_dir() or not job.out.resolve().parent.is_dir():
+        raise RecipeError(f"--out {job.out}: " + ("a folder" if job.out.is_dir() else "its folder does not exist"))
+    with disk_errors(job.work):
+        job.work.mkdir(exist_ok=True)
+        handle = os.open(job.work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(f"another process is making {job.out}: wait for it, or give another --out") from error
+        yield
+        shutil.rmtree(job.work, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _write(job: Job, write: Callable[[IO[str]], None]) -> None:
+    aside = job.work / "out.tsv"
+    with disk_errors(job.out):
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            write(file)
+        sync_file(aside)
+        aside.replace(job.out)
+        sync_folder(job.out.resolve().parent)

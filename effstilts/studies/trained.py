@@ -1,0 +1,103 @@
+"""A model by the name that a user gives it: a folder, a hub id, a package's, or what a run of the store trained.
+
+`RUN:ARM:SEED` is the encoder that an arm of a run ended phase 2 with, an arm without tasks phase 1's, or the
+checkpoint itself. SEED and, where the run has one arm only, ARM may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effstilts.data.sources import DataConfig
+from effstilts.errors import RecipeError, StoreError, did_you_mean
+from effstilts.log import Log
+from effstilts.model import encoder
+from effstilts.model.encoder import Encoder
+from effstilts.recipe import Method, Model, Retrieval
+from effstilts.store import Store
+from effstilts.workbench import Source, Step, Workbench
+from effstilts.yaml_tree import decode
+
+
+@dataclass(frozen=True)
+class Named:
+    """An opened encoder, what identifies it, and the settings of retrieval that its run had (else the defaults)."""
+
+    name: str
+    encoder: Encoder
+    identity: Mapping[str, Any]
+    retrieval: Retrieval
+
+
+def open_named(name: str, store: Store, revision: str = "", offline: bool = False) -> Named:
+    """Opens a model. RecipeError for an arm or seed that the run does not have, StoreError for a step that has not
+    been made yet, ModelError for what is no encoder."""
+    run, *rest = name.split(":")
+    if name.startswith("package:") or Path(name).exists() or run not in store.run_names():
+        if rest and not name.startswith("package:"):
+            known = store.run_names()
+            raise StoreError(
+                f"no run named {run!r} in {store.root}{did_you_mean(run, known)}"
+                + (f"; there are {', '.join(known)}" if known else "; it holds no runs")
+            )
+        opened = encoder.load(name, revision, offline)
+        return Named(name, opened, encoder.fingerprint(name, revision), Retrieval())
+    record = store.read_run(run)
+    arm = _one_of(rest[0] if rest else "", list(record["recipe"]["intermediate"]), f"the run {run}", "arm")
+    seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in record["recipe"]["seeds"]], f"{run}", "seed")
+    at = _end_of_phase_two(record, store, arm, int(seed))
+    bench = Workbench(store, DataConfig(None, "auto", offline), Log(quiet=True), {})
+    opened = bench.open_encoder(at)
+    settings = decode(Retrieval, record["recipe"]["retrieval"], f"{run}.retrieval")
+    identity = {"step": at.name} if isinstance(at, Step) else dict(at.identity)
+    shown = f"{run}:{arm}" + (f":{seed}" if len(record["recipe"]["seeds"]) > 1 else "")
+    return Named(shown, opened, identity, settings)
+
+
+def _one_of(given: str, known: list[str], where: str, what: str) -> str:
+    """The arm or seed asked for; the only or, for seeds, the first one where none is."""
+    if given in known:
+        return given
+    if not given and (len(known) == 1 or what == "seed"):
+        return known[0]
+    if not given:
+        raise RecipeError(f"{where} has several arms ({', '.join(known)}): say which, RUN:ARM or --arm")
+    raise RecipeError(f"{where} has no {what} {given!r}{did_you_mean(given, known)}; it has {', '.join(known)}")
+
+
+def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: int) -> Source | Step:
+    labels = {step["label"]: step["name"] for step in record["steps"]}
+    if record["recipe"]["intermediate"][arm]["tasks"]:
+        return _step(labels[f"intermediate {arm}, seed {seed}"], record, store)
+    for label in ("mlm", f"mlm, seed {seed}"):
+        if label in labels:
+            return _step(labels[label], record, store)
+    return _source(record)
+
+
+def _source(record: Mapping[str, Any]) -> Source:
+    model = decode(Model, record["recipe"]["model"], f"{record['name']}.model")
+    return Source(model, encoder.fingerprint(model.name, model.revision))
+
+
+def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:
+    """A training step out of what it left, with the steps before it that opening its encoder may need."""
+    kind, _, key = name.partition("-")
+    if not store.has(kind, key):
+        raise StoreError(f"the step {name} of the run {record['name']} has not been made yet: effstilts run makes it")
+    spec = json.loads((store.open(kind, key).folder / "spec.json").read_text(encoding="utf-8"))
+    before = next((s["name"] for s in record["steps"] if s["name"].endswith(f"-{spec['base']}")), None)
+    # A step that was trained in full holds its whole encoder: what came before does not matter.
+    base: Source | Step | None = None
+    if spec["method"]["name"] != "full":
+        base = _step(before, record, store) if before else _source(record)
+    method = decode(Method, spec["method"], f"{name}.method")
+    return Step(kind, key, name, spec, _never, base=base, method=method)
+
+
+def _never(bench: Workbench, step: Step) -> None:
+    raise AssertionError(f"{step.name} is there to be read")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effstilts.cli import main
+from effstilts.errors import DataError
+from effstilts.log import Log
+from effstilts.model.encoder import save
+from effstilts.retrieval import corpus
+from effstilts.retrieval.corpus import embed_lines, nearest, read_lines
+from effstilts.retrieval.embed import Pooling, embed
+from effstilts.retrieval.mining import mine, neighbourhoods
+from effstilts.retrieval.neighbours import normalise
+from effstilts.synthetic import bucc
+
+QUIET = Log(quiet=True)
+
+
+def test_lines_are_distinct_numbered_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("\ufeffone\n\n two \n\t\none\r\ntwo\nth\tree\u2028x\nlast".encode()))
+    lines = read_lines(path, tmp_path / "w")
+    assert [text for chunk in lines.chunks(3) for text in chunk] == ["one", "two", "th ree x", "last"]
+    assert lines.numbers.tolist() == [1, 3, 7, 8] and (lines.lines, lines.blank, lines.repeated) == (8, 2, 2)
+    assert list(lines.at(np.array([3, 0]))) == ["last", "one"]
+    assert lines.told() == f"{path}: 8 lines, 2 blank, 2 repeated"
+    every = read_lines(path, tmp_path / "w", distinct=False)
+    assert every.numbers.tolist() == [1, 3, 5, 6, 7, 8] and every.repeated == 0
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"", "is empty"), (b"\n \n\t\n", "holds no text: 3 lines, all blank"), (b"a\n\xff\n", "a.txt:2: not UTF-8"),
+])  # fmt: skip
+def test_files_without_text_are_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read_lines(tmp_path / "a.txt", tmp_path / "w")
+
+
+@pytest.mark.parametrize("block", [1, 400, 1 << 28])
+def test_blocks_find_what_one_product_finds(block: int) -> None:
+    generator = np.random.default_rng(1)
+    queries, database = (normalise(generator.normal(size=(n, 8)).astype(np.float32)) for n in (37, 53))
+    scores, found = nearest(queries, database, 4, "test", QUIET, block)
+    order = np.argsort(-(queries @ database.T), axis=1)[:, :4]
+    assert np.array_equal(found, order)
+    assert np.allclose(scores, np.take_along_axis(queries @ database.T, order, 1), atol=1e-6)
+    assert nearest(queries, database[:2], 4, "test", QUIET, block)[0].shape == (37, 2)
+
+
+@pytest.fixture
+def texts(tmp_path: Path, encoder: Any) -> Path:
+    save(encoder, tmp_path / "model")
+    made = bucc("qaa", sentences=60, pairs=30)
+    for name, side in (("a.txt", "source"), ("b.txt", "target")):
+        (tmp_path / name).write_text("".join(f"{text}\n" for _, text in made[side]), encoding="utf-8")
+    return tmp_path
+
+
+def words(folder: Path, command: str, *more: str) -> list[str]:
+    files = [str(folder / name) for name in ("a.txt", "b.txt", "model", "out.tsv", "store")]
+    return [command, *files[:2], "--model", files[2], "--out", files[3], "--store", files[4], "--offline", *more]
+
+
+def read(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_mine_writes_the_pairs_of_the_function(texts: Path, encoder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(texts, "mine", "--layer", "2", "--k", "3", "--margin", "distance", "--threshold", "0.001")) == 0
+    assert "pairs in" in capsys.readouterr().out and not (texts / "out.tsv.work").exists()
+    sides = [(texts / name).read_text(encoding="utf-8").splitlines() for name in ("a.txt", "b.txt")]
+    x, y = (embed(encoder, side, Pooling(2)) for side in sides)
+    expected = mine(neighbourhoods(x, y, 3), "distance").above(0.001)
+    found = read(texts / "out.tsv")
+    assert len(found) == len(expected) > 5
+    assert {(int(i), int(j)) for _, i, j, *_ in found} == {
+        (i + 1, j + 1) for i, j in zip(expected.source.tolist(), expected.target.tolist(), strict=True)
+    }
+    assert all(row[3:] == [sides[0][int(row[1]) - 1], sides[1][int(row[2]) - 1]] for row in found)
+    assert [float(row[0]) for row in found] == sorted((float(row[0]) for row in found), reverse=True)
+
+
+def test_search_answers_every_query(texts: Path, encoder: Any) -> None:
+    lines = (texts / "b.txt").read_text(encoding="utf-8").splitlines()
+    (texts / "a.txt").write_text(f"{lines[4]}\n\n{lines[9]}\n{lines[4]}\n", encoding="utf-8")
+    assert main(words(texts, "search", "--k", "2", "--quiet")) == 0
+    found = read(texts / "out.tsv")
+    assert [row[:2] for row in found] == [["1", "1"], ["1", "2"], ["3", "1"], ["3", "2"], ["4", "1"], ["4", "2"]]
+    assert [(row[3], row[4]) for row in found[::2]] == [("5", lines[4]), ("10", lines[9]), ("5", lines[4])]
+    assert all(float(row[2]) == pytest.approx(1, abs=1e-5) for row in found[::2])
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupted in the third chunk; the old result stays, two chunks are not embedded again, the pairs are equal."""
+    assert main(words(texts, "mine")) == 0
+    whole = (texts / "out.tsv").read_text(encoding="utf-8")
+    monkeypatch.setattr(corpus, "CHUNK", 10)
+    (texts / "out.tsv").write_text("old", encoding="utf-8")
+    calls: list[int] = []
+
+    def stopping(encoder: Any, sentences: list[str], *rest: Any) -> Any:
+        calls.append(len(sentences))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed(encoder, sentences, *rest)
+
+    monkeypatch.setattr(corpus, "embed", stopping)
+    assert main(words(texts, "mine")) == 130
+    assert (texts / "out.tsv").read_text(encoding="utf-8") == "old"
+    state = json.loads((texts / "out.tsv.work" / "source" / "vectors.json").read_text(encoding="utf-8"))
+    assert state["done"] == 20 and "run the same command again" in capsys.readouterr().err
+    assert main(words(texts, "mine")) == 0
+    assert sum(calls[3:]) == 40 + 60
+    assert (texts / "out.tsv").read_text(encoding="utf-8") == whole and not (texts / "out.tsv.work").exists()
+
+
+def test_what_was_kept_for_another_text_is_not_taken(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "search", stop)
+        assert main(words(texts, "mine")) == 130
+    lines = (texts / "a.txt").read_text(encoding="utf-8").splitlines()
+    (texts / "a.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")
+    assert main(words(texts, "mine")) == 0
+    found = read(texts / "out.tsv")
+    assert all(lines[-int(row[1])] == row[3] for row in found)
+
+
+@pytest.mark.parametrize(("more", "code", "expected"), [
+    (["--layer", "9"], 4, "layer 9 does not exist: this encoder has hidden states 0 to 3, where 0 is the embedding"),
+    (["--layer", "-3"], 2, "layers are counted from 0"),
+    (["--k", "0"], 2, "at least one neighbour"),
+    (["--model", "nothere:arm"], 5, "no run named 'nothere'"),
+    (["--model", "./nothere"], 4, "does not exist"),
+    (["--model", ""], 2, "say which model"),
+    (["--out", "/nowhere/out.tsv"], 2, "its folder does not exist"),
+])  # fmt: skip
+def test_mistakes_are_one_line(
+    texts: Path, more: list[str], code: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(texts, "mine", *more)) == code
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1
+
+
+def test_what_was_passed_over_is_said(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (texts / "a.txt").write_text("one\n\none\n" + "word " * 300 + "\n", encoding="utf-8")
+    assert main(words(texts, "mine", "--max-length", "64")) == 0
+    said = capsys.readouterr().err
+    assert "4 lines, 1 blank, 1 repeated" in said and "1 lines are longer than 64 tokens and were cut" in said
+    assert "--k 4 is over the 2 sentences there are" in said
+
+
+def test_a_broken_models_vectors_name_the_line(tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("\none\ntwo\n", encoding="utf-8")
+    lines = read_lines(tmp_path / "a.txt", tmp_path / "w")
+    for value in (np.nan, np.inf, 0.0):
+        monkeypatch.setattr(corpus, "embed", lambda *_, v=value: np.array([[1.0, 1.0], [v, v]], np.float32))
+        with pytest.raises(DataError, match=r"a\.txt:3: its vector has no direction"):
+            embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)
