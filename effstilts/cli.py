@@ -17,6 +17,7 @@ from effstilts.commands.about import Doctor, Tasks
 from effstilts.commands.embed import Embed
 from effstilts.commands.retrieval import Mine, Search
 from effstilts.commands.runs import Plan, Run, Show
+from effstilts.commands.xtreme import Xtreme
 from effstilts.errors import EffstiltsError
 
 COMMANDS: dict[str, type[Command]] = {
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
     "embed": Embed,
     "mine": Mine,
     "search": Search,
+    "xtreme": Xtreme,
     "tasks": Tasks,
     "doctor": Doctor,
 }
