@@ -114,7 +114,7 @@ def collate_inputs(ids: Sequence[Any], seconds: Sequence[int], tokens: TokenIds)
 
 def hidden_states(encoder: Encoder, batch: Tensors) -> Tensor:
     """Last hidden states [B, T, D]."""
-    out: Tensor = encoder(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+    out: Tensor = encoder(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], batch.get("positions"))
     return out
 
 

@@ -1,5 +1,8 @@
 """Masked language modelling (Devlin et al. 2019), and translation LM on pairs (Conneau and Lample 2019).
 
+In a pair the second text's positions begin anew, as in section 3.2 there, so that a word and its translation stand at
+like positions: a small model finds the alignment several times sooner.
+
 Of a row's tokens `mask_share` are predicted: 80 % of them are replaced by the mask token, 10 % by a random piece,
 10 % stay. What is drawn is a function of the row's key alone, so it does not change with the batch's cut, and differs
 from epoch to epoch. Logits over the vocabulary are computed at the predicted places only.
@@ -53,12 +56,12 @@ class MaskedLMHead(nn.Module):
 
 class MaskedLM:
     name = "masked_lm"
-    version = 1
+    version = 2
     shared_head = "masked_lm"
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:
         """A text longer than `max_length` becomes several rows; a pair is cut from the end of the longer side."""
-        columns = text_columns()
+        columns = text_columns() | {"restart": []}
         paired = any(example.get("text_pair") is not None for example in examples)
         if paired:
             encodings = tokenize(
@@ -70,14 +73,17 @@ class MaskedLM:
                 return_token_type_ids=True,
             )
             for index, encoding in enumerate(encodings):
-                _append(columns, index, encoding.ids, second_start(encoding))
+                # Told by the sequence and not by the type ids, which XLM-R's tokenizer leaves at 0.
+                of_second = [sequence == 1 for sequence in encoding.sequence_ids]
+                restart = of_second.index(True) if any(of_second) else 0
+                _append(columns, index, encoding.ids, second_start(encoding), restart)
             return columns
         around = list(tokenizer("")["input_ids"])
         room = max_length - len(around)
         texts = tokenize(tokenizer, [example["text"] for example in examples], None, add_special_tokens=False)
         for index, encoding in enumerate(texts):
             for start in range(0, len(encoding.ids), room):
-                _append(columns, index, around[:1] + encoding.ids[start : start + room] + around[1:], 0)
+                _append(columns, index, around[:1] + encoding.ids[start : start + room] + around[1:], 0, 0)
         if not columns["input_ids"]:
             raise DataError(f"{task.name}: its {len(examples)} texts hold no token")
         return columns
@@ -104,7 +110,8 @@ class MaskedLM:
         swapped = chosen & (draws[:, :, 1] >= 0.9)
         noisy = np.where(masked, ids.mask, clean)
         noisy = np.where(swapped, (draws[:, :, 2] * ids.vocabulary).astype(np.int64), noisy)
-        return arrays | {"input_ids": noisy, "labels": np.where(chosen, clean, IGNORED)}
+        arrays |= {"input_ids": noisy, "labels": np.where(chosen, clean, IGNORED)}
+        return arrays | _restarted(rows["restart"][list(indices)], width)
 
     def units(self, arrays: Arrays) -> int:
         return int((arrays["labels"] != IGNORED).sum())
@@ -146,7 +153,17 @@ class MaskedLM:
         return {"accuracy": 100.0 * right / max(count, 1.0), "loss": mean, "perplexity": float(np.exp(mean))}
 
 
-def _append(columns: Columns, index: int, ids: list[int], second: int) -> None:
+def _restarted(restarts: NDArray[np.int64], width: int) -> Arrays:
+    """`positions` [B, T] that begin anew at each second text, where the first text's began; none for single texts."""
+    if not restarts.any():
+        return {}
+    places = np.arange(width, dtype=np.int64)[None, :]
+    starts = restarts.astype(np.int64)[:, None]
+    return {"positions": np.where((starts > 0) & (places >= starts), places - starts + 1, places)}
+
+
+def _append(columns: Columns, index: int, ids: list[int], second: int, restart: int) -> None:
     columns["input_ids"].append(ids)
     columns["second"].append(second)
+    columns["restart"].append(restart)
     columns["example"].append(index)

@@ -65,6 +65,7 @@ class Encoder(nn.Module):
             getattr(backbone.config, "type_vocab_size", 0) > 1
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
         )
+        self._takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
 
     @property
     def config(self) -> Any:
@@ -80,11 +81,15 @@ class Encoder(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """Longest input in tokens, specials included. RoBERTa-like models spend positions on the padding index."""
+        """Longest input in tokens, specials included."""
         positions = int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
-        if self.config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
-            positions -= int(self.config.pad_token_id) + 1
-        return positions
+        return positions - self._first_position
+
+    @property
+    def _first_position(self) -> int:
+        """RoBERTa-like models count positions from the padding index on, which padding itself has."""
+        padded = self.config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+        return int(self.config.pad_token_id) + 1 if padded else 0
 
     @property
     def embedding(self) -> Tensor:
@@ -96,10 +101,24 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         return self.embedding.device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Last hidden states [B, T, D] of input_ids [B, T]; attention_mask is 1 on tokens, 0 on padding."""
-        types = {"token_type_ids": token_type_ids} if self._takes_types and token_type_ids is not None else {}
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **types}
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Last hidden states [B, T, D] of input_ids [B, T]; attention_mask is 1 on tokens, 0 on padding.
+
+        positions [B, T]: of the tokens, from 0; None: one after the other. Models with relative positions alone
+        ignore them.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self._takes_types and token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        if self._takes_positions and positions is not None:
+            first = self._first_position
+            inputs["position_ids"] = torch.where(attention_mask == 1, positions + first, max(first - 1, 0))
         if self._embeddings_only:
             embedded: Tensor = self.backbone(**inputs, output_hidden_states=True).hidden_states[0]
             return embedded

@@ -239,3 +239,17 @@ def test_a_long_text_becomes_several_rows(tokenizer: Any) -> None:
     assert inner == tokenizer(text, add_special_tokens=False)["input_ids"]
     with pytest.raises(DataError, match="no token"):
         kind_of("masked_lm").encode([{"text": "", "text_pair": None}], MLM, tokenizer, 32)
+
+
+def test_the_second_text_of_a_translation_pair_begins_at_the_firsts_positions(tokenizer: Any, encoder: Any) -> None:
+    kind, ids = kind_of("masked_lm"), encoder.token_ids()
+    texts = [("Anna waited.", "the doctor is sad."), ("a cat", "the old cat slept.")]
+    rows = as_rows(kind.encode([{"text": a, "text_pair": b} for a, b in texts], MLM, tokenizer, 32))
+    arrays = kind.collate(rows, [0, 1], [1, 2], ids, 0.15)
+    for row, (first, second) in enumerate(texts):
+        lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (first, second)]
+        start = 1 + lengths[0] + 2  # <s> first </s></s> second </s>
+        assert arrays["positions"][row, :start].tolist() == list(range(start))
+        assert arrays["positions"][row, start : start + lengths[1]].tolist() == list(range(1, lengths[1] + 1))
+    alone = as_rows(kind.encode([{"text": texts[0][0], "text_pair": None}], MLM, tokenizer, 32))
+    assert "positions" not in kind.collate(alone, [0], [1], ids, 0.15)

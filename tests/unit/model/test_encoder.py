@@ -64,6 +64,11 @@ def test_an_architecture_trains_saves_reloads_and_is_cut(name: str, tokenizer: A
     assert torch.equal(again(**inputs), ours)
     with pytest.raises(ModelError, match="hidden states 0 to 3"), again.cut_at(4):
         pass
+    counted = torch.arange(inputs["input_ids"].shape[1]).expand_as(inputs["input_ids"])
+    real = inputs["attention_mask"] == 1
+    assert torch.allclose(again(**inputs, positions=counted)[real], ours[real], atol=1e-6)
+    moved = again(**inputs, positions=counted // 2)[real]
+    assert name == "deberta-v2" or not torch.allclose(moved, ours[real], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
