@@ -72,6 +72,13 @@ class Index:
             raise DataError(f"an index needs vectors [m, D] and at least one, got {database.shape}")
         count, dimensions = database.shape
         index = faiss.index_factory(dimensions, spec.factory(count, dimensions), faiss.METRIC_INNER_PRODUCT)
+        if hasattr(index, "do_polysemous_training"):
+            # Minutes of annealing for a search that nobody asks for.
+            index.do_polysemous_training = False
+        for part in (index, getattr(index, "pq", None)):
+            clustering = getattr(part, "cp", None)
+            if clustering is not None:
+                clustering.min_points_per_centroid = 1  # small sets are fine, and need no warning a centroid
         if not index.is_trained:
             sample = min(count, _TRAIN_PER_CENTROID * max(spec.cells(count), 256))
             chosen = np.sort(np.random.default_rng(seed).choice(count, sample, replace=False))

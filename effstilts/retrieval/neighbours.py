@@ -22,7 +22,7 @@ QUERY_ROWS, DATABASE_ROWS = 8192, 1 << 16
 # Candidates beyond `count` that a float32 search returns, so that its own rounding can be certified.
 _SPARE = 8
 # Below this many products a search is over before the certified scan has prepared its sides.
-_WORTH_SCANNING = 1 << 24
+_WORTH_SCANNING = 1 << 20
 
 
 class Neighbours(NamedTuple):
@@ -69,14 +69,18 @@ def both_directions(
 ) -> tuple[Neighbours, Neighbours]:
     """The `count` nearest targets of each source [n, count] and the nearest sources of each target [m, count].
 
-    As two calls of `search`; by bf16 products, both come from one pass.
+    As two calls of `search`; by bf16 products, both come from one pass. A side with fewer than `count` vectors gives
+    all of them: [n, min(count, m)] and [m, min(count, n)].
     """
-    _check(source, target, count)
-    _check(target, source, count)
+    _check(source, target, min(count, len(target)))
+    _check(target, source, min(count, len(source)))
+    if count > min(len(source), len(target)):
+        forward = _float32(source, target, min(count, len(target)))
+        return forward, _float32(target, source, min(count, len(source)))
     if _resolve(method, source, target, count) == "bf16":
-        forward, backward = scan(source, target, count)
-        assert backward is not None
-        return _completed(forward, source, target, count), _completed(backward, target, source, count)
+        ahead, back = scan(source, target, count)
+        assert back is not None
+        return _completed(ahead, source, target, count), _completed(back, target, source, count)
     return _float32(source, target, count), _float32(target, source, count)
 
 

@@ -133,7 +133,7 @@ def test_auto_takes_bf16_only_where_it_pays(monkeypatch: Any) -> None:
     ran: list[str] = []
     original = certified.scan
     monkeypatch.setattr(neighbours, "scan", lambda *a, **k: (ran.append("bf16"), original(*a, **k))[1])
-    x = np.random.default_rng(2).normal(size=(4200, 8)).astype(np.float32)
+    x = np.random.default_rng(2).normal(size=(1100, 8)).astype(np.float32)
     for gain in (1.0, 5.0):
         monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda gain=gain: gain)
         search(x, x, 1, "auto")
@@ -153,6 +153,9 @@ def test_bad_vectors_and_counts() -> None:
         for count in (0, 71):
             with pytest.raises(DataError, match="the database has 70 vectors"):
                 search(good, good, count, method)
+    forward, backward = both_directions(good, good[:3], 5)
+    same(forward, oracle(good, good[:3], 3))
+    same(backward, oracle(good[:3], good, 5))
     with pytest.raises(DataError, match="dimensions"):
         both_directions(good, good[:, :3], 1)
     with pytest.raises(DataError, match="two axes"):
