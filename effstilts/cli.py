@@ -16,6 +16,8 @@ from effstilts.commands import Command
 from effstilts.commands.about import Doctor, Tasks
 from effstilts.commands.embed import Embed
 from effstilts.commands.retrieval import Mine, Search
+from effstilts.commands.export import Export
+from effstilts.commands.retrieval import Mine, Retrieve, Search
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.commands.xtreme import Xtreme
 from effstilts.errors import EffstiltsError
@@ -28,6 +30,10 @@ COMMANDS: dict[str, type[Command]] = {
     "mine": Mine,
     "search": Search,
     "xtreme": Xtreme,
+    "retrieve": Retrieve,
+    "mine": Mine,
+    "search": Search,
+    "export": Export,
     "tasks": Tasks,
     "doctor": Doctor,
 }

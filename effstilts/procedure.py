@@ -21,7 +21,7 @@ from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
 from effstilts.phases import evaluate_target, make_tokenizer, retrieve, train_phase
 from effstilts.recipe import Method, Phase, Recipe, Retrieval, Share, Target, Training
-from effstilts.retrieval.evaluate import EVALUATORS
+from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import content_key
 from effstilts.tasks.task import SplitName, Task
 from effstilts.workbench import Source, Step, TaskPart, Workbench
@@ -178,9 +178,7 @@ def _retrieval(
     recipe: Recipe, bench: Workbench, graph: Graph, name: str, encoder: Source | Step, arm: str, seed: int
 ) -> None:
     task = bench.task(name)
-    if task.kind not in EVALUATORS:
-        known = " or ".join(f"{evaluator.takes} ({kind})" for kind, evaluator in EVALUATORS.items())
-        raise RecipeError(f"retrieval.tasks: {name!r} is of kind {task.kind}; retrieval needs {known}")
+    evaluator_of(task, "retrieval.tasks")
     settings = recipe.retrieval
     for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)

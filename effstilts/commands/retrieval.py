@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from effstilts.commands.places import Places
+from effstilts.commands.places import DataPlaces, Places
 from effstilts.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -102,3 +102,93 @@ class Search(TextOptions):
 
         print(search_files(self.job(self.out), self.queries, self.corpus, self.k))
         return 0
+
+
+@dataclass
+class Retrieve(DataPlaces, Places):
+    """Measure encoders on retrieval tasks, side by side: a table, a picture, and all numbers as JSON beside it."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Folders in Hugging Face format, hub ids, package:NAME, or RUN:ARM of the store."""
+    tasks: str = "tatoeba"
+    """Task names, separated by commas: tatoeba,bucc2018."""
+    languages: str = ""
+    """Language codes, separated by commas; default: all that the data has."""
+    layers: str = ""
+    """A sweep: all, or hidden states (0 is the embedding output) separated by commas."""
+    layer: int = -1
+    """The layer of the table; -1: the run's own, else the protocol's."""
+    pooling: str = "mean"
+    """mean, cls, or both separated by a comma: then a sweep over both."""
+    special_tokens: bool = True
+    """Whether the mean counts <s> and </s>."""
+    margin: Literal["", "ratio", "distance", "absolute", "csls"] = ""
+    """Default: cosine for aligned sentences, ratio for mining."""
+    k: int = 4
+    """Neighbours of the margin."""
+    space: Literal["none", "centre", "language_mean", "whiten"] = "none"
+    """What is taken from the vectors first, fitted on the compared sentences without labels."""
+    rows: int = 0
+    """First rows used, 0: all. Fewer candidates are easier to find: no benchmark's number."""
+    revision: str = ""
+    """Commit of the hub ids."""
+    picture: str = "retrieval.png"
+    """File that ends in .png, .svg or .pdf, with the numbers in a .json beside it; none: neither."""
+    batch_tokens: int = 16384
+    """Tokens of a batch: memory against speed."""
+    quiet: bool = False
+    """Print the table alone."""
+
+    def execute(self) -> int:
+        from effstilts.data.sources import DataConfig
+        from effstilts.log import Log
+        from effstilts.recipe import Retrieval
+        from effstilts.store import Store
+        from effstilts.studies import picture, retrieval
+        from effstilts.studies.trained import open_named
+        from effstilts.workbench import Workbench
+
+        if not self.models:
+            raise RecipeError("name a model or several: effstilts retrieve FOLDER RUN:ARM package:NAME …")
+        hows = _words(self.pooling)
+        if not hows or set(hows) - {"mean", "cls"}:
+            raise RecipeError(f"--pooling {self.pooling}: mean, cls or mean,cls")
+        if self.k < 1 or self.rows < 0 or self.layer < -1:
+            raise RecipeError("--k is 1 or more, --rows 0 or more, --layer counted from 0, the embedding output")
+        path = None if self.picture in ("none", "") else Path(self.picture)
+        if path is not None:
+            picture.check(path)
+        settings = Retrieval(
+            layer=self.layer, pooling=hows[0], special_tokens=self.special_tokens, margin=self.margin,
+            neighbours=self.k, space=self.space, rows=self.rows, batch_tokens=self.batch_tokens,
+        )  # fmt: skip
+        several = hows if len(hows) > 1 else ()
+        wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), several, settings)
+        log = Log(quiet=self.quiet)
+        store = Store(self.store)
+        bench = Workbench(store, DataConfig(self.root(), "auto", self.offline), log, {})
+        cells = []
+        for name in dict.fromkeys(self.models):
+            cells += retrieval.measure(open_named(name, store, self.revision, self.offline), wanted, bench, log)
+        print(retrieval.tables(cells))
+        if path is not None:
+            import json
+
+            from effstilts.store import write_atomic
+
+            picture.draw(cells, path)
+            write_atomic(path.with_suffix(".json"), json.dumps({"cells": cells}, indent=1, ensure_ascii=False))
+            log.say(f"wrote {path} and {path.with_suffix('.json')}")
+        return 0
+
+
+def _words(text: str) -> tuple[Any, ...]:
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+
+
+def _layers(text: str) -> tuple[int, ...] | Literal["all"]:
+    if text == "all":
+        return "all"
+    if any(not word.isdecimal() for word in _words(text)):
+        raise RecipeError(f"--layers {text}: all, or numbers from 0 (the embedding output) separated by commas")
+    return tuple(int(word) for word in _words(text))

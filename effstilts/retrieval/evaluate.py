@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effstilts.errors import ModelError
+from effstilts.errors import ModelError, RecipeError
 from effstilts.kinds.kind import tokenize
 from effstilts.model.encoder import Encoder
 from effstilts.recipe import Retrieval
@@ -23,7 +23,7 @@ from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Pooling, embed, protocol_layer
 from effstilts.retrieval.mining import mine, neighbourhoods
 from effstilts.retrieval.spaces import into_space
-from effstilts.tasks.task import SplitName
+from effstilts.tasks.task import SplitName, Task
 
 Examples = Sequence[Mapping[str, Any]]
 
@@ -51,8 +51,14 @@ class Sweep:
     chosen: Outcome | None = None
 
 
-def poolings(encoder: Encoder, settings: Retrieval, layers: Sequence[int] = ()) -> list[Pooling]:
-    """The settings' pooling, or one for each of the layers given. ModelError for a layer outside the model."""
+def poolings(
+    encoder: Encoder,
+    settings: Retrieval,
+    layers: Sequence[int] = (),
+    hows: Sequence[Literal["mean", "cls"]] = (),
+) -> list[Pooling]:
+    """The settings' pooling, or one for each of the layers and ways given. ModelError for a layer outside the
+    model."""
     wanted = list(layers) or [protocol_layer(encoder.depth) if settings.layer < 0 else settings.layer]
     for layer in wanted:
         if not 0 <= layer <= encoder.depth:
@@ -60,7 +66,8 @@ def poolings(encoder: Encoder, settings: Retrieval, layers: Sequence[int] = ()) 
                 f"layer {layer} does not exist: this encoder has hidden states 0 to {encoder.depth}, where 0 is the "
                 "embedding output and k the output of block k"
             )
-    return [Pooling(layer, settings.pooling, settings.special_tokens) for layer in dict.fromkeys(wanted)]
+    ways = dict.fromkeys(hows or [settings.pooling])
+    return [Pooling(layer, how, settings.special_tokens) for how in ways for layer in dict.fromkeys(wanted)]
 
 
 def over_length(encoder: Encoder, sentences: Sequence[str], max_length: int) -> int:
@@ -153,7 +160,7 @@ def mined(
             **_facts(chosen, settings, "ratio"),
         }
         if len(among) > 1:
-            facts["layers_chosen"] = [among[i].layer for i in best.choices]
+            facts["chosen"] = [[among[i].layer, among[i].how] for i in best.choices]
         names = given.names(best.pairs)
         return Outcome(
             metrics | {"gold_only_accuracy": easy[chosen]},
@@ -180,6 +187,14 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "bitext": Evaluator(aligned, "aligned sentences"),
     "mining": Evaluator(mined, "comparable corpora with gold pairs", tunes_on_dev=True, limits_rows=True),
 }
+
+
+def evaluator_of(task: Task, where: str) -> Evaluator:
+    """How the task is evaluated. RecipeError for a task that retrieves nothing."""
+    if task.kind not in EVALUATORS:
+        known = " or ".join(f"{evaluator.takes} ({kind})" for kind, evaluator in EVALUATORS.items())
+        raise RecipeError(f"{where}: {task.name!r} is of kind {task.kind}; retrieval needs {known}")
+    return EVALUATORS[task.kind]
 
 
 def _scored(x: NDArray[Any], y: NDArray[Any], given: bucc.Corpora, settings: Retrieval) -> bucc.Scored:

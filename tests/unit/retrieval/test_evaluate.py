@@ -104,6 +104,7 @@ def test_a_gold_pair_of_an_unknown_id_is_one_line(
 
 def test_a_layer_outside_the_model_is_told_with_the_convention(encoder: Any) -> None:
     assert poolings(encoder, Retrieval(), [0, 3, 3]) == [Pooling(0), Pooling(3)]
+    assert poolings(encoder, Retrieval(layer=1), [], ["mean", "cls"]) == [Pooling(1), Pooling(1, "cls")]
     with pytest.raises(ModelError, match="layer 4 does not exist: .* 0 to 3, where 0 is the embedding output"):
         poolings(encoder, Retrieval(layer=4))
 
@@ -143,11 +144,11 @@ def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
     layers = [Pooling(1), Pooling(2)]
     sweep = mined(encoder, examples, "test", Retrieval(), 64, layers, True)  # type: ignore[arg-type]
     assert sweep.outcomes[Pooling(1)].score > 95 > sweep.outcomes[Pooling(2)].score
-    assert sweep.chosen is not None and sweep.chosen.facts["layers_chosen"] == [2]
+    assert sweep.chosen is not None and sweep.chosen.facts["chosen"] == [[2, "mean"]]
     assert sweep.chosen.score == sweep.outcomes[Pooling(2)].score
     crossed = mined(encoder, examples, "dev", Retrieval(), 64, layers)  # type: ignore[arg-type]
     assert crossed.chosen is not None and crossed.chosen.metric == "f1_cross_fitted"
-    assert crossed.chosen.facts["layers_chosen"] == [2] * 5 and crossed.chosen.score > 95
+    assert crossed.chosen.facts["chosen"] == [[2, "mean"]] * 5 and crossed.chosen.score > 95
 
 
 def test_aligned_sentences_choose_nothing(encoder: Any) -> None:

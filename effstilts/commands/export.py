@@ -1,0 +1,81 @@
+"""`export`: a trained encoder as a folder that other libraries load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from effstilts.commands.places import Places
+from effstilts.errors import RecipeError
+
+
+@dataclass
+class Export(Places):
+    """Write an encoder as a sentence-transformers model or a plain transformers folder."""
+
+    run: Annotated[str, tyro.conf.Positional] = ""
+    """A run of the store; or a folder, a hub id, package:NAME."""
+    out: Annotated[Path, tyro.conf.Positional] = Path()
+    """The folder to write; it must not exist yet."""
+    arm: str = ""
+    """Arm of the run; needed where it has several."""
+    seed: int = -1
+    """Seed of the run; -1: its first."""
+    form: Annotated[Literal["sentence-transformers", "transformers"], tyro.conf.arg(name="as")] = (
+        "sentence-transformers"
+    )
+    """sentence-transformers: cut at the layer, with the pooling. transformers: whole, unless --layer cuts it."""
+    layer: int = -1
+    """Last hidden state that is kept, 0 is the embedding output; -1: the run's retrieval layer, else the protocol's
+    (transformers: all)."""
+    pooling: Literal["", "mean", "cls"] = ""
+    """Default: the run's, else mean."""
+    max_length: int = 512
+    """Tokens that the exported model reads."""
+    revision: str = ""
+    """Commit of a hub id."""
+    offline: bool = False
+    """Never touch the network."""
+
+    def execute(self) -> int:
+        from dataclasses import replace
+
+        from effstilts.model import export
+        from effstilts.retrieval.evaluate import poolings
+        from effstilts.store import Store, write_folder
+        from effstilts.studies.trained import open_named
+
+        if not self.run or self.out == Path():
+            raise RecipeError("say what to export and where: effstilts export RUN FOLDER [--arm ARM]")
+        if self.out.exists():
+            raise RecipeError(f"{self.out} exists already: give a folder that does not")
+        if self.layer < -1 or self.max_length < 3:
+            raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
+        name = self.run
+        if self.arm or self.seed >= 0:
+            name += f":{self.arm}" + (f":{self.seed}" if self.seed >= 0 else "")
+        named = open_named(name, Store(self.store), self.revision, self.offline)
+        opened = named.encoder
+        settings = replace(named.retrieval, pooling=self.pooling or named.retrieval.pooling)
+        if self.layer >= 0:
+            settings = replace(settings, layer=self.layer)
+        elif self.form == "transformers":
+            settings = replace(settings, layer=opened.depth)
+        (pooling,) = poolings(opened, settings)
+
+        def fill(folder: Path) -> None:
+            if self.form == "transformers":
+                export.save_cut(opened, folder, pooling.layer)
+            else:
+                special = pooling.special_tokens
+                export.save_sentence_transformers(opened, folder, pooling.layer, pooling.how, special, self.max_length)
+
+        facts = {"from": named.name, "identity": dict(named.identity), "layer": pooling.layer, "as": self.form}
+        self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+        write_folder(self.out, self.out.resolve().parent, fill, facts)
+        how = f", {pooling.how} pooling" if self.form == "sentence-transformers" else ""
+        print(f"{named.name}: hidden state {pooling.layer} of {opened.depth}{how} as {self.form} in {self.out}")
+        return 0

@@ -1,0 +1,73 @@
+"""An encoder for other libraries: cut at a layer, as a plain transformers folder or a sentence-transformers model.
+
+Written by hand in the form that every sentence-transformers since 2.0 reads, so that the package itself is not needed:
+`modules.json` names a Transformer (this folder) and a Pooling (`1_Pooling`). No normalisation is added: the vectors are
+those of `effstilts.retrieval.embed`, compared by cosine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from effstilts.errors import ModelError
+from effstilts.model.encoder import Encoder, save
+
+_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+_WAYS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+_WAY_OF = {"mean": "mean_tokens", "cls": "cls_token"}
+
+
+def save_cut(encoder: Encoder, folder: Path, layer: int) -> None:
+    """Writes the blocks up to `layer` with config and tokenizer; AutoModel's last hidden state is then that layer.
+
+    ModelError for a layer outside the model, or 0: the embedding output alone is no model of transformers'.
+    """
+    if layer == 0:
+        raise ModelError("layer 0 is the embedding output: there is no block to export, take layer 1 or higher")
+    whole = encoder.depth
+    with encoder.cut_at(layer):
+        try:
+            encoder.config.num_hidden_layers = layer
+            save(encoder, folder)
+        finally:
+            encoder.config.num_hidden_layers = whole
+
+
+def save_sentence_transformers(
+    encoder: Encoder,
+    folder: Path,
+    layer: int,
+    how: Literal["mean", "cls"] = "mean",
+    special_tokens: bool = True,
+    max_length: int = 512,
+) -> None:
+    """Writes a model whose `encode` gives the vectors of `embed` with this pooling.
+
+    max_length: tokens read, specials included. ModelError for a mean without <s> and </s>, which
+    sentence-transformers cannot express.
+    """
+    if how == "mean" and not special_tokens:
+        raise ModelError(
+            "sentence-transformers cannot leave <s> and </s> out of a mean; export with special tokens, or --as "
+            "transformers"
+        )
+    save_cut(encoder, folder, layer)
+    pooling: dict[str, Any] = {"word_embedding_dimension": encoder.hidden_size, "include_prompt": True}
+    pooling |= {f"pooling_mode_{way}": way == _WAY_OF[how] for way in _WAYS}
+    _write(folder / "modules.json", _MODULES)
+    _write(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": min(max_length, encoder.max_length), "do_lower_case": False},
+    )
+    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    _write(folder / "1_Pooling" / "config.json", pooling)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

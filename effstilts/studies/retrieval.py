@@ -1,0 +1,181 @@
+"""`effstilts retrieve`: several encoders on retrieval tasks, side by side, with the layer sweep, as table and picture.
+
+A layer is never chosen on what is scored: the table shows the run's or the protocol's layer for tasks that have a test
+set alone, and for tasks with a threshold the layer that dev (or the other folds, where dev is all there is) prefers.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from effstilts.log import Log
+from effstilts.procedure import retrieval_splits
+from effstilts.recipe import Retrieval
+from effstilts.retrieval.embed import Pooling
+from effstilts.retrieval.evaluate import Outcome, evaluator_of, poolings
+from effstilts.studies.trained import Named
+from effstilts.tasks.task import Task
+from effstilts.workbench import TaskPart, Workbench
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured. layers: hidden states, or "all"; none: the run's own or the protocol's. settings: margin,
+    space and the like; its layer stands for no model, -1 leaves each model its own."""
+
+    tasks: tuple[str, ...]
+    languages: tuple[str, ...]
+    layers: tuple[int, ...] | Literal["all"]
+    hows: tuple[Literal["mean", "cls"], ...]
+    settings: Retrieval
+
+
+def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[dict[str, Any]]:
+    """A cell for each task and language of one model. RecipeError, DataError or ModelError before anything is
+    computed where a task, a language or a layer does not exist."""
+    opened = named.encoder.to(bench.device).eval()
+    layer = wanted.settings.layer if wanted.settings.layer >= 0 else named.retrieval.layer
+    settings = replace(wanted.settings, layer=layer)
+    (own,) = poolings(opened, settings)
+    layers = range(opened.depth + 1) if wanted.layers == "all" else wanted.layers
+    over = poolings(opened, settings, list(layers), wanted.hows) if layers or wanted.hows else [own]
+    plan = []
+    for name in wanted.tasks:
+        task = bench.task(name)
+        evaluator_of(task, "--tasks")
+        some = tuple(language for language in wanted.languages if language in task.languages)
+        if wanted.languages and not some:
+            some = wanted.languages
+        plan += [(task, language, *at) for language, at in retrieval_splits(bench, task, some).items()]
+    cells = []
+    with log.progress(len(plan), named.name) as progress:
+        for task, language, split, tune in plan:
+            cells.append(
+                {"model": named.name, **_cell(opened, task, language, split, tune, own, over, settings, bench)}
+            )
+            progress.advance(note=f"{task.name} {language}")
+    return cells
+
+
+def _cell(
+    opened: Any,
+    task: Task,
+    language: str,
+    split: Any,
+    tune: bool,
+    own: Pooling,
+    over: list[Pooling],
+    settings: Retrieval,
+    bench: Workbench,
+) -> dict[str, Any]:
+    evaluator = evaluator_of(task, "--tasks")
+    part = TaskPart(task, language, rows=0 if evaluator.limits_rows else settings.rows)
+    every = over if own in over else [own, *over]
+    examples = functools.partial(bench.examples, part)
+    sweep = evaluator.evaluate(opened, examples, split, settings, task.max_length, every, tune)
+    shown: Outcome = sweep.chosen if sweep.chosen is not None else sweep.outcomes[own]
+    return {
+        "task": task.name,
+        "language": language,
+        "split": split,
+        "metric": shown.metric,
+        "score": shown.score,
+        "metrics": shown.metrics,
+        "facts": shown.facts,
+        "sweep": [
+            {"layer": p.layer, "pooling": p.how, "score": outcome.score, "metrics": outcome.metrics}
+            for p, outcome in sweep.outcomes.items()
+            if p in over
+        ],
+    }
+
+
+def tables(cells: Sequence[Mapping[str, Any]]) -> str:
+    """For each task a table of models and languages, and of models and layers where a sweep was made."""
+    blocks = []
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        own = [cell for cell in cells if cell["task"] == task]
+        blocks.append(_languages(task, own))
+        if any(len(cell["sweep"]) > 1 for cell in own):
+            blocks.append(_sweep(own))
+    return "\n\n".join(blocks)
+
+
+def _languages(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    models, languages = _unique(cells, "model"), _unique(cells, "language")
+    score = {(cell["model"], cell["language"]): cell["score"] for cell in cells}
+    rows = [(model, [score.get((model, language)) for language in languages]) for model in models]
+    for model in models[1:]:
+        pairs = [(score.get((model, language)), score.get((models[0], language))) for language in languages]
+        rows.append((f"  {model} - {models[0]}", [None if a is None or b is None else a - b for a, b in pairs]))
+    heads = list(languages)
+    if len(languages) > 1:
+        heads.append("mean")
+        for _, values in rows:
+            known = [value for value in values if value is not None]
+            values.append(statistics.fmean(known) if len(known) == len(values) else None)
+    title = f"{task}: {' / '.join(_unique(cells, 'metric'))}, {' / '.join(_unique(cells, 'split'))} set"
+    layers = {model: _layer_of(next(c for c in cells if c["model"] == model)) for model in models}
+    note = "; ".join(f"{model}: {text}" for model, text in layers.items())
+    return f"{title}\n{_grid(heads, rows)}\n{note}"
+
+
+def _layer_of(cell: Mapping[str, Any]) -> str:
+    facts = cell["facts"]
+    if "chosen" in facts:
+        picked = list(dict.fromkeys(f"{layer} {how}" for layer, how in facts["chosen"]))
+        return f"layer {', '.join(picked)} ({'dev' if cell['metric'] == 'f1' else 'other folds'} chose)"
+    return f"layer {facts['layer']} {facts['pooling']}"
+
+
+def _sweep(cells: Sequence[Mapping[str, Any]]) -> str:
+    heads, rows = sweep_of(cells)
+    chosen = any("chosen" in cell["facts"] for cell in cells)
+    why = "each layer at its own threshold" if chosen else "there is a test set alone: nothing is chosen by it"
+    title = (
+        f"  by layer, {'mean over languages' if len(_unique(cells, 'language')) > 1 else cells[0]['language']} ({why})"
+    )
+    return f"{title}\n{_grid([str(head) for head in heads], rows)}"
+
+
+def sweep_of(cells: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[tuple[str, list[float | None]]]]:
+    """Layers, and for each model and pooling the mean over languages at each of them."""
+    layers = sorted({point["layer"] for cell in cells for point in cell["sweep"]})
+    hows = list(dict.fromkeys(point["pooling"] for cell in cells for point in cell["sweep"]))
+    rows: list[tuple[str, list[float | None]]] = []
+    for model in _unique(cells, "model"):
+        for how in hows:
+            values: list[float | None] = []
+            for layer in layers:
+                found = [
+                    point["score"]
+                    for cell in cells
+                    if cell["model"] == model
+                    for point in cell["sweep"]
+                    if (point["layer"], point["pooling"]) == (layer, how)
+                ]
+                values.append(statistics.fmean(found) if found else None)
+            rows.append((model if len(hows) == 1 else f"{model}, {how}", values))
+    return layers, rows
+
+
+def _grid(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]]) -> str:
+    signed = [label.startswith("  ") for label, _ in rows]
+    texts = [
+        ["-" if value is None else f"{value:+.1f}" if sign else f"{value:.1f}" for value in values]
+        for sign, (_, values) in zip(signed, rows, strict=True)
+    ]
+    label_width = max(len(label) for label, _ in rows) + 2
+    widths = [max(len(head), *(len(line[i]) for line in texts)) + 2 for i, head in enumerate(heads)]
+    lines = [" " * label_width + "".join(head.rjust(width) for head, width in zip(heads, widths, strict=True))]
+    for (label, _), line in zip(rows, texts, strict=True):
+        lines.append(label.ljust(label_width) + "".join(t.rjust(w) for t, w in zip(line, widths, strict=True)))
+    return "\n".join(lines)
+
+
+def _unique(cells: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(cell[key] for cell in cells))

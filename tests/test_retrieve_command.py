@@ -1,0 +1,95 @@
+"""`retrieve` and `export` on what a run trained: by RUN:ARM, with the numbers of the run's own table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effstilts.cli import main
+from effstilts.errors import MissingDependencyError
+from effstilts.model.encoder import load
+from effstilts.retrieval.embed import Pooling, embed
+from effstilts.store import Store
+from effstilts.studies.trained import open_named
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def trained(tiny_recipe: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    store = tmp_path / "store"
+    words = ["run", str(tiny_recipe), "--store", str(store), "--quiet", "--offline", "--set", "targets=[]"]
+    lora = "{tasks: [synthetic/mnli], training: {steps: 4}, method: {name: lora, rank: 2}}"
+    assert main([*words, "--set", f"intermediate.lora={lora}"]) == 0
+    return store, Store(store).read_run("tiny")
+
+
+def test_models_of_a_run_stand_side_by_side(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Full, adapter and no training: the scores are those that the run itself recorded."""
+    pytest.importorskip("matplotlib")
+    store, record = trained
+    arms = ["baseline", "nli", "lora"]
+    capsys.readouterr()
+    words = ["retrieve", *(f"tiny:{arm}" for arm in arms), "--tasks", "synthetic/tatoeba", "--languages", "qaa"]
+    words += ["--rows", "12", "--layers", "all", "--pooling", "mean,cls", "--store", str(store), "--offline"]
+    assert main([*words, "--picture", str(tmp_path / "r.svg")]) == 0
+    shown = capsys.readouterr().out
+    cells = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["cells"]
+    expected = {cell["arm"]: cell["metrics"] for cell in record["cells"]}
+    assert {cell["model"].split(":")[1]: cell["metrics"] for cell in cells} == expected
+    assert "tiny:nli - tiny:baseline" in shown and "nothing is chosen by it" in shown
+    every = {(layer, how) for layer in range(3) for how in ("mean", "cls")}
+    assert all({(point["layer"], point["pooling"]) for point in cell["sweep"]} == every for cell in cells)
+    picture = (tmp_path / "r.svg").read_text(encoding="utf-8")
+    assert "</svg>" in picture and not list(tmp_path.glob(".r.*"))
+
+
+def test_an_arm_is_exported_with_its_adapter_merged(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store, _ = trained
+    words = ["export", "tiny", str(tmp_path / "out"), "--arm", "lora", "--store", str(store), "--offline"]
+    assert main(words) == 0
+    named = open_named("tiny:lora", Store(store), offline=True)
+    plain = open_named("tiny:baseline", Store(store), offline=True)
+    exported = load(str(tmp_path / "out"), offline=True)
+    texts = ["one two", "three"]
+    layer = exported.depth
+    assert layer == 1
+    assert np.allclose(embed(exported, texts, Pooling(layer)), embed(named.encoder, texts, Pooling(layer)), atol=1e-6)
+    assert not np.allclose(embed(exported, texts, Pooling(layer)), embed(plain.encoder, texts, Pooling(layer)))
+
+
+def test_mistakes_are_one_line(
+    trained: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, _ = trained
+    capsys.readouterr()
+    for words, code, expected in (
+        (["retrieve"], 2, "name a model"),
+        (["retrieve", "tiny"], 2, "several arms (baseline, nli, lora)"),
+        (["retrieve", "tiny:nil"], 2, "did you mean 'nli'"),
+        (["retrieve", "tiny:nli:7"], 2, "no seed '7'"),
+        (["retrieve", "tiny:nli", "--tasks", "xnli"], 2, "retrieval needs aligned sentences (bitext) or comparable"),
+        (["retrieve", "tiny:nli", "--tasks", "tatoba"], 2, "did you mean 'tatoeba'"),
+        (["retrieve", "tiny:nli", "--tasks", "synthetic/tatoeba", "--languages", "xx"], 2, "no language 'xx'"),
+        (["retrieve", "tiny:nli", "--tasks", "synthetic/tatoeba", "--layers", "0,9"], 4, "layer 9 does not exist"),
+        (["retrieve", "tiny:nli", "--layers", "first"], 2, "numbers from 0"),
+        (["retrieve", "tiny:nli", "--pooling", "max"], 2, "mean, cls or mean,cls"),
+        (["retrieve", "tiny:nli", "--picture", "a.gif"], 2, ".png, .svg, .pdf"),
+        (["export", "tiny", str(tmp_path / "x")], 2, "say which, RUN:ARM or --arm"),
+    ):
+        picture = ["--picture", "none"] if words[0] == "retrieve" and "--picture" not in words else []
+        assert main([*words, *picture, "--store", str(store), "--offline"]) == code, words
+        error = capsys.readouterr().err
+        assert expected in error and error.count("\n") == 1
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    assert main(["retrieve", "tiny:nli", "--store", str(store)]) == MissingDependencyError.exit_code
+    assert "effstilts[report]" in capsys.readouterr().err

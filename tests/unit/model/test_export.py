@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effstilts.cli import main
+from effstilts.errors import ModelError
+from effstilts.model.encoder import load, save
+from effstilts.model.export import save_cut, save_sentence_transformers
+from effstilts.retrieval.embed import Pooling, embed
+from effstilts.synthetic import rows
+
+SENTENCES = [row["text"] for row in rows("text", "dev", "qaa", 20)] + ["", "a", "word " * 400]
+
+FRESH = """
+import sys, json, numpy as np
+from sentence_transformers import SentenceTransformer
+sentences = json.load(open(sys.argv[1]))
+for folder in sys.argv[2:]:
+    model = SentenceTransformer(folder, device="cpu", local_files_only=True)
+    np.save(folder + ".npy", model.encode(sentences, batch_size=7, convert_to_numpy=True))
+"""
+
+
+@pytest.mark.slow
+def test_sentence_transformers_gives_the_same_vectors_in_a_fresh_process(tmp_path: Path, encoder: Any) -> None:
+    pytest.importorskip("sentence_transformers")
+    save(encoder, tmp_path / "model")
+    wanted = {"mean": Pooling(2), "cls": Pooling(1, "cls"), "last": Pooling(3)}
+    for name, pooling in wanted.items():
+        words = ["export", str(tmp_path / "model"), str(tmp_path / name), "--layer", str(pooling.layer)]
+        assert main([*words, "--pooling", pooling.how, "--max-length", "64", "--store", str(tmp_path)]) == 0
+    (tmp_path / "sentences.json").write_text(json.dumps(SENTENCES), encoding="utf-8")
+    folders = [str(tmp_path / name) for name in wanted]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    words = [sys.executable, "-c", FRESH, str(tmp_path / "sentences.json"), *folders]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    for name, pooling in wanted.items():
+        expected = embed(encoder, SENTENCES, pooling, 64)
+        assert np.allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-5)
+
+
+def test_a_cut_encoder_is_the_whole_ones_layer(tmp_path: Path, encoder: Any) -> None:
+    save_cut(encoder, tmp_path / "cut", 2)
+    assert encoder.depth == 3
+    reloaded = load(str(tmp_path / "cut"), offline=True)
+    assert reloaded.depth == 2
+    assert np.allclose(embed(reloaded, SENTENCES, Pooling(2)), embed(encoder, SENTENCES, Pooling(2)), atol=1e-6)
+
+
+def test_transformers_folder_is_whole_unless_cut(tmp_path: Path, encoder: Any) -> None:
+    save(encoder, tmp_path / "model")
+    for name, more, depth in (("whole", [], 3), ("one", ["--layer", "1"], 1)):
+        words = ["export", str(tmp_path / "model"), str(tmp_path / name), "--as", "transformers", *more]
+        assert main([*words, "--store", str(tmp_path)]) == 0
+        assert load(str(tmp_path / name), offline=True).depth == depth
+
+
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelError, match="layer 0 is the embedding output"):
+        save_cut(encoder, tmp_path / "a", 0)
+    with pytest.raises(ModelError, match="leave <s> and </s> out"):
+        save_sentence_transformers(encoder, tmp_path / "b", 1, special_tokens=False)
+    save(encoder, tmp_path / "model")
+    base = ["export", str(tmp_path / "model")]
+    for more, code, expected in (
+        ([str(tmp_path / "out"), "--layer", "4"], 4, "layer 4 does not exist"),
+        ([str(tmp_path / "model")], 2, "exists already"),
+        ([str(tmp_path / "out"), "--arm", "nli"], 5, "no run named"),
+    ):
+        assert main([*base, *more, "--store", str(tmp_path)]) == code
+        error = capsys.readouterr().err
+        assert expected in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
