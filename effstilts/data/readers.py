@@ -14,7 +14,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from effstilts.data.text_files import json_of, lines_of, parse_json, raw_lines
+from effstilts.data.candidate_files import mewslix_jsonl, xquad_r_json
+from effstilts.data.ccg_files import ccg_tsv, ccgbank_auto
+from effstilts.data.text_files import json_of, lines_of, misplaced, parse_json, raw_lines
 from effstilts.errors import DataError
 
 Row = tuple[dict[str, Any], str]
@@ -130,16 +132,6 @@ def conllu(path: Path) -> Iterator[Row]:
         tags.append(parts[3])
     if tokens:
         yield {"tokens": tokens, "tags": tags}, first
-
-
-def misplaced(context: str, text: Any, start: Any) -> str | None:
-    """What is wrong with an answer that should stand at `start` (characters) in the context, or None."""
-    if isinstance(start, bool) or not isinstance(start, int) or not isinstance(text, str):
-        return f"the answer is {text!r} at {start!r}, expected a text and its offset"
-    if not text:
-        return "the answer is empty: the gold answers are stripped"
-    there = context[start : start + len(text)] if start >= 0 else ""
-    return None if there == text else f"the answer {text!r} is not at {start}, there stands {there!r}"
 
 
 def squad_json(path: Path) -> Iterator[Row]:
@@ -340,24 +332,6 @@ def hellaswag_blocks(path: Path) -> Iterator[Row]:
         raise DataError(f"{first}: the last block has {len(block)} lines, expected 6")
 
 
-def ccg_tsv(path: Path) -> Iterator[Row]:
-    """CCG supertags: "words TAB tags", both parted by spaces, or "word|||tag word|||tag"."""
-    for line, place in lines_of(path):
-        if not line.strip():
-            continue
-        if "|||" in line:
-            pairs = [item.split("|||") for item in line.split()]
-            if any(len(pair) != 2 for pair in pairs):
-                raise DataError(f"{place}: expected word|||tag")
-            yield {"tokens": [p[0] for p in pairs], "tags": [p[1] for p in pairs]}, place
-            continue
-        row = _columns(line, place, ("tokens", "tags"))
-        tokens, tags = row["tokens"].split(), row["tags"].split()
-        if len(tokens) != len(tags):
-            raise DataError(f"{place}: {len(tokens)} words but {len(tags)} tags")
-        yield {"tokens": tokens, "tags": tags}, place
-
-
 _READERS: Mapping[str, Reader] = {
     "xnli_tsv": xnli_tsv,
     "pawsx_tsv": pawsx_tsv,
@@ -376,5 +350,8 @@ _READERS: Mapping[str, Reader] = {
     "bucc_gold": bucc_gold,
     "hellaswag_blocks": hellaswag_blocks,
     "ccg_tsv": ccg_tsv,
+    "ccgbank_auto": ccgbank_auto,
+    "xquad_r_json": xquad_r_json,
+    "mewslix_jsonl": mewslix_jsonl,
 }
 READERS: Mapping[str, Reader] = {name: _checked(reader) for name, reader in _READERS.items()}

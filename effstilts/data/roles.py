@@ -7,6 +7,8 @@
     masked_lm       id, text, text_pair (or None)
     bitext          id, source, target
     mining          id, text, side ("source" or "target"), gold (ids of the translations on the other side)
+    candidates      id, text, side ("query" or "candidate"), gold (ids of the answers, or of the questions answered),
+                    span ([start, end] of a mention in the text, or None), context (of a candidate's sentence, or "")
 
 and `where`, the place it came from. A label outside the set, a missing column, a stripped label: a DataError that
 names the place.
@@ -14,18 +16,26 @@ names the place.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import string
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from effstilts.data.readers import Row, misplaced
+from effstilts.data.readers import Row
+from effstilts.data.text_files import misplaced
 from effstilts.errors import DataError, RecipeError
 from effstilts.tasks.task import Task
 
 
-def examples(task: Task, raw: Iterator[Row]) -> Iterator[dict[str, Any]]:
-    """The rows in the roles of the task's kind; those whose label is to be dropped are left out."""
+def examples(task: Task, raw: Iterator[Row], dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows in the roles of the task's kind; those whose label is to be dropped are left out and counted.
+
+    A question's id that repeats (89 of TyDiQA's English ones do) gets "#2", "#3" and so on.
+    """
     make = _MAKERS[task.kind]
+    seen: Counter[str] = Counter()
     for number, (row, place) in enumerate(raw):
         for column, replacements in task.values.items():
             value = _value(row, column, place, task)
@@ -34,10 +44,32 @@ def examples(task: Task, raw: Iterator[Row]) -> Iterator[dict[str, Any]]:
             row = {**row, column: replacements[str(value)]}
         example = make(task, row, place)
         if example is None:
+            if dropped is not None:
+                dropped[str(row[str(task.columns["label"])])] += 1
             continue
+        if "answers" in example:
+            example["id"] = _distinct(example["id"], seen)
         example.setdefault("id", str(row.get("id") or row.get("idx") or number))
         example["where"] = place
         yield example
+
+
+def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hash of rows in the roles of their kind, whatever their order, ids and places: the same for every source."""
+    lines = sorted(
+        json.dumps({k: v for k, v in row.items() if k not in ("id", "where")}, ensure_ascii=False, sort_keys=True)
+        for row in rows
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _distinct(name: str, seen: Counter[str]) -> str:
+    base = name
+    while name in seen:
+        seen[base] += 1
+        name = f"{base}#{seen[base]}"
+    seen[name] += 1
+    return name
 
 
 def _value(row: Mapping[str, Any], column: str, place: str, task: Task) -> Any:
@@ -166,6 +198,11 @@ def _tagging(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
     raw = _value(row, str(task.columns["tags"]), place, task)
     if not isinstance(tokens, list) or not isinstance(raw, list) or len(tokens) != len(raw) or not tokens:
         raise DataError(f"{place}: expected as many tags as words, and at least one")
+    if not task.labels:
+        raise RecipeError(
+            f"{task.name} has no tag set yet: declare tasks: {{{task.name}: {{extends: {task.name}, labels: "
+            "{file: PATH}}}, with a tag a line or JSON"
+        )
     tags = []
     for tag in raw:
         name = task.label_values.get(str(tag), task.labels[tag] if _is_index(tag, task) else str(tag))
@@ -202,6 +239,11 @@ def _mining(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
     }
 
 
+def _candidate(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A query or a candidate of a retrieval benchmark."""
+    return _mining(task, row, place) | {"span": row.get("span"), "context": row.get("context", "")}
+
+
 _MAKERS: Mapping[str, Any] = {
     "classification": _classification,
     "choice": _choice,
@@ -210,4 +252,5 @@ _MAKERS: Mapping[str, Any] = {
     "masked_lm": _masked_lm,
     "bitext": _bitext,
     "mining": _mining,
+    "candidates": _candidate,
 }

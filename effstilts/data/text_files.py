@@ -88,3 +88,13 @@ def json_of(path: Path) -> Any:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8 ({error.reason})") from error
     return parse_json(text.removeprefix("\ufeff"), str(path))
+
+
+def misplaced(context: str, text: Any, start: Any) -> str | None:
+    """What is wrong with an answer that should stand at `start` (characters) in the context, or None."""
+    if isinstance(start, bool) or not isinstance(start, int) or not isinstance(text, str):
+        return f"the answer is {text!r} at {start!r}, expected a text and its offset"
+    if not text:
+        return "the answer is empty: the gold answers are stripped"
+    there = context[start : start + len(text)] if start >= 0 else ""
+    return None if there == text else f"the answer {text!r} is not at {start}, there stands {there!r}"

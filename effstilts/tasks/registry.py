@@ -12,9 +12,12 @@ from typing import Any
 
 from effstilts.errors import RecipeError, did_you_mean
 from effstilts.tasks.intermediate import INTERMEDIATE
+from effstilts.tasks.multilingual import MULTILINGUAL
+from effstilts.tasks.reasoning import REASONING
 from effstilts.tasks.synthetic import SYNTHETIC
-from effstilts.tasks.task import FORMAT_OF_ENDING, FORMATS, ROLES, SPLITS, Files, Holdout, Hub, Task
+from effstilts.tasks.task import FORMAT_OF_ENDING, FORMATS, ROLES, SPLITS, UNFOLDINGS, Files, Holdout, Hub, Task
 from effstilts.tasks.xtreme import XTREME
+from effstilts.tasks.xtreme_r import XTREME_R
 
 ENTRY_POINTS = "effstilts.tasks"
 _SCORES = {"classification": "accuracy", "choice": "accuracy", "span": "f1", "tagging": "f1"}
@@ -31,7 +34,7 @@ def known_tasks() -> dict[str, Task]:
     """The package's own tasks and those of the entry points in the group `effstilts.tasks`."""
     from importlib.metadata import entry_points
 
-    tasks = {task.name: task for task in (*INTERMEDIATE, *XTREME, *SYNTHETIC)}
+    tasks = {task.name: task for task in (*INTERMEDIATE, *MULTILINGUAL, *XTREME, *REASONING, *XTREME_R, *SYNTHETIC)}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             loaded = entry.load()
@@ -64,7 +67,10 @@ def get(name: str, declared: Mapping[str, Task] | None = None) -> Task:
     tasks = all_tasks(declared)
     if name not in tasks:
         raise RecipeError(f"no task {name!r}{did_you_mean(name, tasks)}; `effstilts tasks` lists them")
-    return tasks[name]
+    task = tasks[name]
+    if declared and any(part.name in declared for part in task.parts):
+        task = dataclasses.replace(task, parts=tuple(declared.get(part.name, part) for part in task.parts))
+    return task
 
 
 def declare(name: str, spec: Mapping[str, Any]) -> Task:
@@ -72,9 +78,9 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
 
     Keys are the fields of Task, and: `extends`, a known task whose other fields are kept; `files`, split -> path, list
     of paths or {path, format}; `format`, for files whose ending does not say it; `hub`, {id, splits, config,
-    revision}. `labels` may be {file: PATH} (absolute, or relative to the current folder): one label a line, or JSON,
-    a list or a mapping of label to its number. RecipeError names an unknown key, a missing role, a format that does
-    not exist.
+    revision, mirror}; `parts`, names of known tasks. `labels` may be {file: PATH} (absolute, or relative to the
+    current folder): one label a line, or JSON, a list or a mapping of label to its number. RecipeError names an
+    unknown key, a missing role, a format that does not exist.
     """
     at = f"tasks.{name}"
     fields = {f.name for f in dataclasses.fields(Task)} - {"synthetic"}
@@ -96,7 +102,11 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     if "files" in values:
         values["files"] = _files(at, values["files"], spec.get("format"), spec.get("language_codes"))
     if "hub" in values:
-        values["hub"] = _dataclass(at + ".hub", Hub, values["hub"])
+        values["hub"] = _hub(at + ".hub", values["hub"])
+    if "parts" in values:
+        values["parts"] = _parts(at, values["parts"])
+        values.setdefault("columns", values["parts"][0].columns)
+        values.setdefault("labels", list(values["parts"][0].labels))
     if "holdout" in values:
         values["holdout"] = _dataclass(at + ".holdout", Holdout, values["holdout"])
     if isinstance(values.get("labels"), Mapping):
@@ -149,6 +159,19 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any) -> Files:
     return Files(paths, next(iter(formats.values())), formats, dict(codes or {}))
 
 
+def _hub(at: str, spec: Any) -> Hub:
+    if isinstance(spec, Mapping) and spec.get("mirror") is not None:
+        spec = {**spec, "mirror": _hub(at + ".mirror", spec["mirror"])}
+    hub: Hub = _dataclass(at, Hub, spec)
+    return hub
+
+
+def _parts(at: str, spec: Any) -> tuple[Task, ...]:
+    if not isinstance(spec, list) or len(spec) < 2:
+        raise RecipeError(f"{at}.parts: expected two or more names of tasks, got {spec!r}")
+    return tuple(get(str(name)) for name in spec)
+
+
 def _labels_of(at: str, spec: Mapping[str, Any]) -> list[str]:
     """The labels in a file: JSON (a list, or a mapping of label to number, as jiant's tags_to_id.json), or lines."""
     if set(spec) != {"file"} or not isinstance(spec["file"], str):
@@ -189,7 +212,14 @@ def _dataclass(at: str, kind: Any, spec: Any) -> Any:
 
 
 def _check_types(at: str, values: Mapping[str, Any]) -> None:
-    for key, kinds in {"max_length": int, "stride": int, "no_answer": bool, "train_on": str, "score": str}.items():
+    for key, kinds in {
+        "max_length": int,
+        "stride": int,
+        "no_answer": bool,
+        "train_on": str,
+        "train_first": str,
+        "score": str,
+    }.items():
         if key in values and (not isinstance(values[key], kinds) or (kinds is int and isinstance(values[key], bool))):
             raise RecipeError(f"{at}.{key}: expected {kinds.__name__}, got {values[key]!r}")
     if values.get("evaluate_on", "test") not in SPLITS:
@@ -228,8 +258,17 @@ def _check(at: str, task: Task) -> None:
         raise RecipeError(f"{at}.labels: {task.kind} needs at least two labels (a list, or {{file: PATH}})")
     if len(set(task.labels)) != len(task.labels):
         raise RecipeError(f"{at}.labels: a label stands twice")
-    if task.files is None and task.hub is None and task.synthetic is None:
+    if task.files is None and task.hub is None and task.synthetic is None and not task.parts:
         raise RecipeError(f"{at}: needs `files` or `hub`")
+    for part in task.parts:
+        if (part.kind, part.labels) != (task.kind, task.labels):
+            raise RecipeError(f"{at}.parts: {part.name} has another kind or other labels")
+        if set(task.languages) - set(part.languages):
+            raise RecipeError(f"{at}.parts: {part.name} does not have all languages of {', '.join(task.languages)}")
+    if hub is not None and hub.unfold not in ("", *UNFOLDINGS):
+        raise RecipeError(f"{at}.hub.unfold: no form {hub.unfold!r}; there are {', '.join(UNFOLDINGS)}")
+    if hub is not None and hub.evaluate_on not in ("", *SPLITS):
+        raise RecipeError(f"{at}.hub.evaluate_on: {hub.evaluate_on!r} is not one of {', '.join(SPLITS)}")
     if task.holdout is not None and not 0 < task.holdout.share < 1:
         raise RecipeError(f"{at}.holdout.share: a share between 0 and 1, got {task.holdout.share}")
     if task.holdout is not None and task.holdout.by not in task.columns:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from effstilts.tasks.intermediate import NLI_COLUMNS, NLI_LABELS, NLI_NUMBERS, SPAN_COLUMNS
+from effstilts.tasks.reasoning import COPA_COLUMNS
 from effstilts.tasks.task import Synthetic, Task
-from effstilts.tasks.xtreme import COPA_COLUMNS, NER, UPOS
+from effstilts.tasks.xtreme import NER, UPOS
 
 LANGUAGES = ("en", "qaa", "qab", "qac", "qad")
 _TARGET = {"train": 4000, "dev": 300, "test": 400}

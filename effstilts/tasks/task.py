@@ -22,13 +22,17 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "masked_lm": ("text", "text_pair?"),
     "bitext": ("source", "target"),
     "mining": ("id", "text"),
+    "candidates": ("id", "text"),
 }
 
 # The formats that `effstilts.data.readers` reads, and the one that a file's ending stands for.
 FORMATS = (
     "xnli_tsv", "pawsx_tsv", "conll_tsv", "conllu", "squad_json", "json_list", "jsonl", "commonsenseqa_jsonl", "csv",
-    "tsv", "lines", "aligned_lines", "qqp_tsv", "bucc", "bucc_gold", "hellaswag_blocks", "ccg_tsv",
+    "tsv", "lines", "aligned_lines", "qqp_tsv", "bucc", "bucc_gold", "hellaswag_blocks", "ccg_tsv", "ccgbank_auto",
+    "xquad_r_json", "mewslix_jsonl",
 )  # fmt: skip
+# The rows of lists that `effstilts.data.hub` unfolds.
+UNFOLDINGS = ("comparable_corpora",)
 FORMAT_OF_ENDING: Mapping[str, str] = {
     ".jsonl": "jsonl", ".json": "json_list", ".csv": "csv", ".tsv": "tsv", ".txt": "lines", ".conllu": "conllu",
 }  # fmt: skip
@@ -39,7 +43,8 @@ class Files:
     """Official files below the data folder.
 
     `paths` maps a split to a path relative to the data folder, with `{lang}` (the task's language code) or
-    `{file_lang}` (the code after `language_codes`) filled in; a list means that the files are concatenated.
+    `{file_lang}` (the code after `language_codes`) filled in; a list means that the files are concatenated. A path
+    may hold `*` (the files that match, sorted by name).
     `format` names a reader of `effstilts.data.readers`; `formats` overrides it for single splits.
     `rename` maps a column of the files to the task's name for it (MNLI's "sentence1" is the hub's "premise").
     `alternatives` are other layouts, looked at in turn where the files of a split are not there.
@@ -60,7 +65,12 @@ class Hub:
     `config` may hold `{lang}`; `splits` maps a split to the hub's split name (may hold `{lang}` too).
     `language_of_id` keeps only the rows whose id begins with the language's prefix (TyDiQA's one table of nine
     languages), mapped by `language_codes`. `rename` is as in Files. `counts` maps "split/language" to the number of
-    rows that must be there, else a DataError (jiant's English TyDiQA had the rows of nine languages).
+    rows that must be there, else a DataError (jiant's English TyDiQA had the rows of nine languages). `hashes` maps
+    it to the hash of the rows (`effstilts.data.roles.rows_hash`), recorded from the official files.
+    `evaluate_on`: the split to evaluate where rows come from the hub, whose test sets keep the labels that the
+    organisers' files lack; empty: the task's. `absent`: split -> languages in which the set does not have it.
+    `unfold` names how a row of lists becomes rows (`effstilts.data.hub`). `mirror` is read where the set itself can
+    not be had: the rows of another repository.
     """
 
     id: str
@@ -71,6 +81,11 @@ class Hub:
     language_of_id: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    evaluate_on: Literal["", "train", "dev", "test"] = ""
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unfold: str = ""
+    mirror: Hub | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,8 @@ class Task:
     languages: the languages with an evaluation split; the first is the training language.
     train_languages: languages with training rows; empty: the training language alone (masked_lm: all).
     train_on: name of the task that a target with no training set of its own trains on (XQuAD: SQuAD).
+    train_first: name of a task that is trained on before that one, its head going on (XCOPA: SIQA, then COPA).
+    parts: tasks of the same kind and labels whose rows, one of each in turn, are this task's (ANLI+).
     evaluate_on: the split that has labels for zero-shot evaluation.
     no_answer: span tasks: whether a question may have no answer (SQuAD v2.0).
     max_length: tokens, specials included; `stride`: tokens shared by two windows of one context.
@@ -129,6 +146,8 @@ class Task:
     languages: tuple[str, ...] = ("en",)
     train_languages: tuple[str, ...] = ()
     train_on: str = ""
+    train_first: str = ""
+    parts: tuple[Task, ...] = ()
     holdout: Holdout | None = None
     evaluate_on: SplitName = "test"
     no_answer: bool = False

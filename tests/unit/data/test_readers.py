@@ -163,7 +163,13 @@ def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
-    empty = {"squad_json": '{"data": []}', "json_list": "[]", "csv": "a,b\n", "tsv": "a\tb\n"}.get(name, "")
+    empty = {
+        "squad_json": '{"data": []}',
+        "xquad_r_json": '{"data": []}',
+        "json_list": "[]",
+        "csv": "a,b\n",
+        "tsv": "a\tb\n",
+    }.get(name, "")
     with pytest.raises(DataError, match="x holds no rows"):
         read(name, write(tmp_path, "x", empty))
 

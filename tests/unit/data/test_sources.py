@@ -189,7 +189,7 @@ def test_zero_shot_targets_train_on_english_alone(tmp_path: Path) -> None:
     """jiant's tydiqa_en trained on all nine languages; here the other languages' rows cannot be had for training."""
     for name, task in known_tasks().items():
         for language in task.languages[1:]:
-            if task.kind not in ("masked_lm", "bitext", "mining"):
+            if task.kind not in ("masked_lm", "bitext", "mining", "candidates") and not task.train_languages:
                 with pytest.raises(DataError, match="training rows are"):
                     load(task, "train", language, DataConfig(tmp_path, world=World()))
                 break
@@ -288,7 +288,7 @@ def test_an_unpinned_hub_set_is_pinned_to_what_is_read(monkeypatch: pytest.Monke
     for commit in ("a" * 40, "b" * 40):
         monkeypatch.setattr("effstilts.data.hub._REVISIONS", {})
         info = type("Info", (), {"sha": commit})
-        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, info=info: info)
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, info=info, **asked: info)
         found.append(fingerprint(task, "train", "en", config))
     assert found[0] != found[1]
 
@@ -338,7 +338,7 @@ def test_a_loading_script_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"id": "1", "question": "q", "context": "ab", "answers": {"text": ["b"], "answer_start": [1]}}
     asked: list[Any] = []
 
-    def info(self: Any, name: str, revision: str | None = None) -> Any:
+    def info(self: Any, name: str, revision: str | None = None, timeout: float = 0) -> Any:
         return type("Info", (), {"sha": ("e" if revision else "m") * 40, "siblings": [script]})
 
     def load_dataset(*args: Any, **options: Any) -> Any:
@@ -415,9 +415,10 @@ def test_anli_is_three_rounds(tmp_path: Path) -> None:
 
 
 def test_what_load_gives_beside_rows(tmp_path: Path) -> None:
-    jsonl(tmp_path / "t.jsonl", nli(0))
-    task, config = declare("mine", NLI), DataConfig(tmp_path)
-    assert load(task, "train", "en", config).fingerprint == fingerprint(task, "train", "en", config)
+    jsonl(tmp_path / "t.jsonl", nli("-"), nli(0), nli("-"), nli(-1))
+    task = declare("mine", NLI | {"drop_labels": ["-", "-1"]})
+    loaded = load(task, "train", "en", DataConfig(tmp_path))
+    assert (len(loaded.examples), loaded.dropped) == (1, {"-": 2, "-1": 1}) and "from files" in loaded.source
     synthetic = get("synthetic/mnli")
     default = fingerprint(synthetic, "dev", "en", DataConfig())
     assert default == fingerprint(synthetic, "dev", "en", DataConfig(world=World()))

@@ -1,0 +1,50 @@
+"""Rows whose two sides lie in files of their own: aligned lines, comparable corpora, queries and candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from effstilts.data.readers import READERS, Reader, Row
+from effstilts.errors import DataError
+
+
+def _aligned(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
+    """Line i of one file with line i of the other. DataError if they differ in length."""
+    left, right = (list(reader(path)) for path in paths)
+    if len(left) != len(right):
+        raise DataError(f"{paths[0]} has {len(left)} lines, {paths[1]} has {len(right)}: they are not aligned")
+    for (source, place), (target, _) in zip(left, right, strict=True):
+        yield {"source": source["text"], "target": target["text"]}, place
+
+
+def _corpora(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
+    """The sentences of two comparable corpora, each with its gold partners. DataError for a pair of unknown ids."""
+    sides = {"source": list(reader(paths[0])), "target": list(reader(paths[1]))}
+    known = {side: {row["id"] for row, _ in rows} for side, rows in sides.items()}
+    partners: dict[str, dict[str, list[str]]] = {"source": {}, "target": {}}
+    for pair, place in READERS["bucc_gold"](paths[2]):
+        for side, other in (("source", "target"), ("target", "source")):
+            name = pair[f"{side}_id"]
+            if name not in known[side]:
+                raise DataError(f"{place}: no {side} sentence has the id {name!r}")
+            partners[side].setdefault(name, []).append(pair[f"{other}_id"])
+    for side, rows in sides.items():
+        for row, place in rows:
+            yield row | {"side": side, "gold": partners[side].get(row["id"], [])}, place
+
+
+def _candidates(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
+    """Queries in one language, and all candidates."""
+    return ((row, place) for row, place in chain.from_iterable(map(reader, paths)) if row["language"] in ("", language))
+
+
+Joined = Callable[[Reader, Sequence[Path], str], Iterator[Row]]
+# (kind, number of files of a split) -> how they become rows; other files are read one after another.
+JOINED: Mapping[tuple[str, int], Joined] = {
+    ("bitext", 2): _aligned,
+    ("mining", 3): _corpora,
+    ("candidates", 1): _candidates,
+    ("candidates", 2): _candidates,
+}
