@@ -18,6 +18,7 @@ from effstilts.commands.embed import Embed
 from effstilts.commands.retrieval import Mine, Search
 from effstilts.commands.export import Export
 from effstilts.commands.retrieval import Mine, Retrieve, Search
+from effstilts.commands.data import Data
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.commands.xtreme import Xtreme
 from effstilts.errors import EffstiltsError
@@ -35,6 +36,7 @@ COMMANDS: dict[str, type[Command]] = {
     "search": Search,
     "export": Export,
     "tasks": Tasks,
+    "data": Data,
     "doctor": Doctor,
 }
 

@@ -142,6 +142,7 @@ def _target(
 ) -> None:
     """Training on the English rows, then one evaluation for each language."""
     task = bench.task(target.task)
+    kind_of(task.kind)
     trained_on = bench.task(target.train_on or task.train_on or task.name)
     if trained_on.kind != task.kind or trained_on.labels != task.labels:
         raise RecipeError(
@@ -149,6 +150,8 @@ def _target(
             f"{trained_on.kind} with labels {list(trained_on.labels)} against {task.kind} with {list(task.labels)}"
         )
     languages = _languages(bench, task, target.languages)
+    if task.train_first and not target.train_on:
+        encoder = _train_first(bench, graph, task, target, encoder, arm, seed)
     phase = Phase(tasks=(Share(trained_on.name, rows=target.rows),), training=target.training, method=target.method)
     label = f"target {trained_on.name} ← {arm}, seed {seed}"
     trained = graph.add(_training_step(bench, "target", label, phase, encoder, seed))
@@ -172,6 +175,18 @@ def _target(
             make=evaluate_target,
         )
         graph.cells.append(Cell("target", arm, seed, task.name, language, split, graph.add(step)))
+
+
+def _train_first(
+    bench: Workbench, graph: Graph, task: Task, target: Target, encoder: Source | Step, arm: str, seed: int
+) -> Step:
+    """The training that comes before a target's own, whose head goes on there (XTREME-R's XCOPA: SIQA, then COPA)."""
+    first = bench.task(task.train_first)
+    if first.kind != task.kind or first.labels != task.labels:
+        raise RecipeError(f"targets: {task.name} cannot begin with {first.name}: another kind, or other labels")
+    phase = Phase(tasks=(Share(first.name, rows=target.rows),), training=target.training, method=target.method)
+    label = f"target {first.name}, before {task.train_on or task.name} ← {arm}, seed {seed}"
+    return graph.add(_training_step(bench, "target", label, phase, encoder, seed))
 
 
 def _retrieval(

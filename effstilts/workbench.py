@@ -134,6 +134,8 @@ class Workbench:
             loaded = sources.load(part.task, split, part.language, self.where, part.rows or None)
             if not loaded.examples:
                 raise DataError(f"{part.name}: the {split} split of {loaded.source} holds no rows")
+            if loaded.dropped:
+                self.log.event("dropped", task=part.task.name, language=part.language, split=split, rows=loaded.dropped)
             while len(self._examples) > 8:
                 self._examples.pop(next(iter(self._examples)))
             self._examples[key] = loaded.examples
@@ -210,7 +212,7 @@ class Workbench:
 
     def heads(self, step: Step, opened: Encoder, fresh: bool) -> dict[str, nn.Module]:
         """The heads of a training step: fresh ones, or those that it left. A masked LM's head comes from the
-        checkpoint where that has one."""
+        checkpoint where that has one; a target trained after another one (`Task.train_first`) goes on with its head."""
         dropout = step.training.dropout if step.training.dropout >= 0 else 0.1
         heads: dict[str, nn.Module] = {}
         for part in step.parts:
@@ -218,7 +220,10 @@ class Workbench:
             if part.head in heads:
                 continue
             head = kind.head(part.task, opened, dropout)
-            if fresh and kind.shared_head:
+            if fresh and isinstance(step.base, Step) and step.base.kind == step.kind == "target":
+                ((before, trained),) = load_heads(self.store.open(step.base.kind, step.base.key).folder).items()
+                fit_head(head, trained, before)
+            elif fresh and kind.shared_head:
                 state = self._pretrained_head(step.base, kind.shared_head)
                 if state is not None:
                     fit_head(head, state, part.head)

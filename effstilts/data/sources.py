@@ -52,6 +52,20 @@ class LoadedRows:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Rows as they are read, and the count of what has been dropped so far, as in LoadedRows."""
+
+    rows: Iterator[dict[str, Any]]
+    dropped: Counter[str]
+
+
+def stream(task: Task, split: SplitName, language: str, where: DataConfig) -> Stream:
+    """The rows of a split in one language, one after another. Errors as in `load`, when they are met."""
+    dropped: Counter[str] = Counter()
+    return Stream(_examples(task, split, language, where, dropped), dropped)
+
+
 def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: int | None = None) -> LoadedRows:
     """The first `limit` rows of a split in one language.
 
@@ -60,8 +74,8 @@ def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: 
     zero-shot target never trains on another language's labels.
     """
     chosen = source_of(task, split, language, where)
-    dropped: Counter[str] = Counter()
-    rows = list(islice(_examples(task, split, language, where, dropped), limit))
+    reading = stream(task, split, language, where)
+    rows = list(islice(reading.rows, limit))
     recorded = task.hub.hashes.get(f"{split}/{language}", "") if task.hub and chosen == "hub" else ""
     if recorded and limit is None and rows_hash(rows) != recorded:
         raise DataError(
@@ -69,7 +83,7 @@ def load(task: Task, split: SplitName, language: str, where: DataConfig, limit: 
             f"{hub.settled(task, language, where.offline).id} are not those of the official release (hash "
             f"{rows_hash(rows)}, recorded {recorded}); put the official files into the folder of {ENVIRONMENT}"
         )
-    return LoadedRows(rows, f"{task.name} ({language}, {split}) from {chosen}", dict(dropped))
+    return LoadedRows(rows, f"{task.name} ({language}, {split}) from {chosen}", dict(reading.dropped))
 
 
 def _examples(

@@ -9,17 +9,22 @@ from effstilts.tasks.task import ROLES, Task
 
 def list_tasks(kind: str = "") -> str:
     """A line for each task: name, kind, sources, languages, what it is."""
-    if kind and kind not in ROLES:
-        raise RecipeError(f"no kind {kind!r}{did_you_mean(kind, ROLES)}; there are {', '.join(ROLES)}")
-    tasks = [task for task in known_tasks().values() if not kind or task.kind == kind]
+    tasks = tasks_of_kind(kind)
     rows = [("task", "kind", "sources", "languages", "")]
     rows += [(t.name, t.kind, _sources(t), _languages(t), t.description) for t in tasks]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]).rstrip() for row in rows)
 
 
+def tasks_of_kind(kind: str) -> list[Task]:
+    """The known tasks, all or of one kind. RecipeError if there is no such kind."""
+    if kind and kind not in ROLES:
+        raise RecipeError(f"no kind {kind!r}{did_you_mean(kind, ROLES)}; there are {', '.join(ROLES)}")
+    return [task for task in known_tasks().values() if not kind or task.kind == kind]
+
+
 def _sources(task: Task) -> str:
-    named = {"files": task.files, "hub": task.hub, "synthetic": task.synthetic}
+    named = {"files": task.files, "hub": task.hub, "synthetic": task.synthetic, "parts": task.parts or None}
     return ", ".join(name for name, source in named.items() if source is not None)
 
 
