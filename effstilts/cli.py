@@ -14,11 +14,10 @@ import tyro
 
 from effstilts.commands import Command
 from effstilts.commands.about import Doctor, Tasks
+from effstilts.commands.data import Data
 from effstilts.commands.embed import Embed
-from effstilts.commands.retrieval import Mine, Search
 from effstilts.commands.export import Export
 from effstilts.commands.retrieval import Mine, Retrieve, Search
-from effstilts.commands.data import Data
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.commands.xtreme import Xtreme
 from effstilts.errors import EffstiltsError
@@ -27,14 +26,12 @@ COMMANDS: dict[str, type[Command]] = {
     "run": Run,
     "plan": Plan,
     "show": Show,
-    "embed": Embed,
-    "mine": Mine,
-    "search": Search,
     "xtreme": Xtreme,
+    "export": Export,
+    "embed": Embed,
     "retrieve": Retrieve,
     "mine": Mine,
     "search": Search,
-    "export": Export,
     "tasks": Tasks,
     "data": Data,
     "doctor": Doctor,

@@ -141,7 +141,8 @@ class Retrieval:
 
     layer: index into hidden_states, where 0 is the embedding output; -1: the protocol's choice for the depth
         (12 layers: 8, 24 layers: 14, else two thirds of the depth).
-    pooling: `mean` over the tokens, or `cls`; special_tokens: whether the mean counts <s> and </s>, as XTREME's does.
+    pooling: `mean` over the tokens, `cls`, or `weighted` by the token's place; special_tokens: whether a mean counts
+        <s> and </s>, as XTREME's does.
     rows: first sentence pairs used (mining: first sentences of each side), 0: all. Fewer candidates make the task
         easier: such a number is no benchmark's.
     margin: how a pair is scored against the `neighbours` nearest (Artetxe and Schwenk 2019; `csls`: Conneau et al.
@@ -153,7 +154,7 @@ class Retrieval:
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     layer: int = -1
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls", "weighted"] = "mean"
     special_tokens: bool = True
     rows: int = 0
     batch_tokens: int = 16384

@@ -31,7 +31,7 @@ class Export(Places):
     layer: int = -1
     """Last hidden state that is kept, 0 is the embedding output; -1: the run's retrieval layer, else the protocol's
     (transformers: all)."""
-    pooling: Literal["", "mean", "cls"] = ""
+    pooling: Literal["", "mean", "cls", "weighted"] = ""
     """Default: the run's, else mean."""
     max_length: int = 512
     """Tokens that the exported model reads."""

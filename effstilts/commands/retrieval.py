@@ -25,7 +25,7 @@ class TextOptions(Places):
     """Commit of a hub id."""
     layer: int = -1
     """Hidden state, 0 is the embedding output; -1: the run's own, else two thirds of the depth (8 of 12, 14 of 24)."""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls", "weighted"] = "mean"
     """Mean over the tokens, or the first one."""
     special_tokens: bool = True
     """Whether the mean counts <s> and </s>."""
@@ -151,8 +151,8 @@ class Retrieve(DataPlaces, Places):
         if not self.models:
             raise RecipeError("name a model or several: effstilts retrieve FOLDER RUN:ARM package:NAME …")
         hows = _words(self.pooling)
-        if not hows or set(hows) - {"mean", "cls"}:
-            raise RecipeError(f"--pooling {self.pooling}: mean, cls or mean,cls")
+        if not hows or set(hows) - {"mean", "cls", "weighted"}:
+            raise RecipeError(f"--pooling {self.pooling}: mean, cls, weighted, or several with commas")
         if self.k < 1 or self.rows < 0 or self.layer < -1:
             raise RecipeError("--k is 1 or more, --rows 0 or more, --layer counted from 0, the embedding output")
         path = None if self.picture in ("none", "") else Path(self.picture)

@@ -19,7 +19,7 @@ _MODULES = [
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
 ]
 _WAYS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-_WAY_OF = {"mean": "mean_tokens", "cls": "cls_token"}
+_WAY_OF = {"mean": "mean_tokens", "cls": "cls_token", "weighted": "weightedmean_tokens"}
 
 
 def save_cut(encoder: Encoder, folder: Path, layer: int) -> None:
@@ -42,7 +42,7 @@ def save_sentence_transformers(
     encoder: Encoder,
     folder: Path,
     layer: int,
-    how: Literal["mean", "cls"] = "mean",
+    how: Literal["mean", "cls", "weighted"] = "mean",
     special_tokens: bool = True,
     max_length: int = 512,
 ) -> None:
@@ -51,7 +51,7 @@ def save_sentence_transformers(
     max_length: tokens read, specials included. ModelError for a mean without <s> and </s>, which
     sentence-transformers cannot express.
     """
-    if how == "mean" and not special_tokens:
+    if how != "cls" and not special_tokens:
         raise ModelError(
             "sentence-transformers cannot leave <s> and </s> out of a mean; export with special tokens, or --as "
             "transformers"

@@ -55,7 +55,7 @@ def poolings(
     encoder: Encoder,
     settings: Retrieval,
     layers: Sequence[int] = (),
-    hows: Sequence[Literal["mean", "cls"]] = (),
+    hows: Sequence[Literal["mean", "cls", "weighted"]] = (),
 ) -> list[Pooling]:
     """The settings' pooling, or one for each of the layers and ways given. ModelError for a layer outside the
     model."""

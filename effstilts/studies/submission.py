@@ -146,7 +146,7 @@ class _Rows:
         """The rows that the cell's step evaluated. DataError where they have changed since."""
         task, split, language = self.task(cell["task"]), cell["split"], cell["language"]
         loaded = sources.load(task, split, language, self._where, identity["rows"] or None)
-        if loaded.fingerprint != identity["data"]:
+        if sources.fingerprint(task, split, language, self._where) != identity["data"]:
             raise DataError(f"{loaded.source}: the files have changed since the run; run it again")
         return loaded.examples
 

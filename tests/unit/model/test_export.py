@@ -33,7 +33,7 @@ for folder in sys.argv[2:]:
 def test_sentence_transformers_gives_the_same_vectors_in_a_fresh_process(tmp_path: Path, encoder: Any) -> None:
     pytest.importorskip("sentence_transformers")
     save(encoder, tmp_path / "model")
-    wanted = {"mean": Pooling(2), "cls": Pooling(1, "cls"), "last": Pooling(3)}
+    wanted = {"mean": Pooling(2), "cls": Pooling(1, "cls"), "last": Pooling(3), "weighted": Pooling(2, "weighted")}
     for name, pooling in wanted.items():
         words = ["export", str(tmp_path / "model"), str(tmp_path / name), "--layer", str(pooling.layer)]
         assert main([*words, "--pooling", pooling.how, "--max-length", "64", "--store", str(tmp_path)]) == 0
