@@ -95,8 +95,10 @@ def _score_file(
         other: SeqevalVersion = "0.x" if seqeval == "1.x" else "1.x"
         beside = found.beside.setdefault(target.name, {})
         beside.setdefault("accuracy", {})[language] = tag_accuracy(predicted.content, gold.content)
-        spans = span_f1(predicted.content, gold.content, version=other)
-        beside.setdefault(f"f1 by seqeval {other}", {})[language] = spans.f1
+        # The versions part over tags without a place (B, I) before a hyphen, such as POS.
+        if any("-" not in tag for tag in {tag for tags in gold.content for tag in tags} - {"O"}):
+            spans = span_f1(predicted.content, gold.content, version=other)
+            beside.setdefault(f"f1 by seqeval {other}", {})[language] = spans.f1
     return scores
 
 

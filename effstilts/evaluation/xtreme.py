@@ -7,7 +7,8 @@ where that script and good sense part, it is said which of them stands:
   beside it (`tag_accuracy`) and enters no average.
 - XQuAD and TyDiQA are scored with SQuAD's English normaliser in every language, MLQA with that of the language.
 - A question, or a Mewsli-X mention, without prediction scores 0; it is counted (`unanswered`).
-- A question id that stands twice in the gold (89 of TyDiQA's English ones) counts twice, with one prediction.
+- A question id that stands several times in the gold counts as often, with one prediction. (XTREME's preprocessing
+  of TyDiQA leaves 89 ids to the 3,696 English training questions; those of its test files are unique.)
 - XTREME-R: xcopa is in two groups, and lareqa in none; so in the official script. That script has no languages and no
   reader for lareqa, so that it never prints an overall score: without lareqa there is none here either. With it (our
   own layout, that of mewslix; mAP@20, candidates of all languages in one ranking) `all_task` is the mean of the ten
