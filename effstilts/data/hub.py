@@ -92,8 +92,20 @@ def rows(task: Task, split: SplitName, language: str, offline: bool) -> Iterator
             yield dict(row), place
 
 
+def ask(task: Task) -> None:
+    """Asks the hub for the task's set, or its mirror. DataError if it has neither, or does not answer."""
+    declaration = declared(task)
+    try:
+        _commit(task.name, declaration)
+    except DataError:
+        if declaration.mirror is None:
+            raise
+        _commit(task.name, declaration.mirror)
+
+
 def fetch(task: Task, split: SplitName, language: str) -> int:
     """Downloads a split into the hub's cache with a progress bar; returns its rows. DataError as in `rows`."""
+    ask(task)
     return len(_table(task, settled(task, language, False), split, language, offline=False, progress=True))
 
 

@@ -170,7 +170,9 @@ def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:
             found[language] = "dev"
     if not found:
         trained_on = task.files is not None and layouts.is_trained_on(task.files)
-        _choose(task, wanted, task.languages[1] if trained_on else task.languages[0], where)
+        shown = task.languages[1] if trained_on else task.languages[0]
+        for split in (task.evaluate_on, wanted):
+            _choose(task, split, shown, where)
     return found
 
 

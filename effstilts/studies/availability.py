@@ -75,12 +75,13 @@ class _Network:
     def __init__(self, offline: bool) -> None:
         self.reason = "this check is offline" if offline else ""
 
-    def reach(self, task: Task, language: str) -> str:
+    def reach(self, task: Task) -> str:
         """ "" where the hub has the task's set, else why not."""
         if self.reason:
             return self.reason
         try:
-            hub.revision_of(task, language, offline=False)
+            for one in task.parts or (task,):
+                hub.ask(one)
         except DataError as error:
             cause = error.__cause__
             if cause is not None and "404" not in str(cause) and "401" not in str(cause):
@@ -101,7 +102,7 @@ def _check(task: Task, where: DataConfig, seconds: float, count: Counter, networ
             continue
         absent = _not_here(task, split, language, chosen, where)
         if absent:
-            reason = network.reach(task, language)
+            reason = network.reach(task)
             reasons.append(f"{absent}: {reason or 'on the hub, not fetched (effstilts data fetch)'}")
             break
         if time.monotonic() >= until:
