@@ -113,6 +113,7 @@ class _Best:
     def offer(self, maxima: Tensor, places: Any, tile: Tensor) -> None:
         """maxima [queries, slots] of a tile's groups. places(queries, slots): flat positions in the tile and database
         indices of each group's entries, [groups, entries] each."""
+        maxima = maxima.cpu()
         self.slots = torch.maximum(self.slots, maxima)
         self.visits += 1
         if self.visits in _RAISES:
@@ -123,7 +124,8 @@ class _Best:
             return
         who, slot = np.divmod(passed, maxima.shape[1])
         flat, columns = places(who, slot)
-        values = tile.view(-1).index_select(0, torch.from_numpy(flat.ravel())).float().numpy().reshape(flat.shape)
+        entries = torch.from_numpy(flat.ravel()).to(tile.device)
+        values = tile.view(-1).index_select(0, entries).float().cpu().numpy().reshape(flat.shape)
         # Beyond the last row or column a tile is filled with -inf.
         hit, entry = np.nonzero((values >= self.threshold[who][:, None]) & (values > -np.inf))
         self.kept.append((who[hit], columns[hit, entry], values[hit, entry]))
@@ -161,8 +163,12 @@ class _Best:
         into.scores[alive + self.first], into.indices[alive + self.first] = part
 
 
-def scan(source: NDArray[Any], target: NDArray[Any], count: int, both: bool = True) -> tuple[Found, Found | None]:
+def scan(
+    source: NDArray[Any], target: NDArray[Any], count: int, both: bool = True, device: str = "cpu"
+) -> tuple[Found, Found | None]:
     """The `count` nearest targets of each source, and of each target the nearest sources if `both`.
+
+    device: where the products are made and their maxima taken; candidates are scored again on the CPU.
 
     source [n, D], target [m, D]: arrays or memory maps; float16 is taken as float32. Memory beyond the vectors: 30 MB
     and, for each vector, 200 bytes and `count` results. DataError for numbers that are not finite.
@@ -173,6 +179,8 @@ def scan(source: NDArray[Any], target: NDArray[Any], count: int, both: bool = Tr
         slots *= 2
     if slots > width:
         raise DataError(f"the certified scan finds up to {width // 8} neighbours, {count} are asked")
+    # The bound counts on sums in float32, which a GPU may otherwise break into bf16 parts.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     left, right = _sides(source, target)
     forward = _empty(len(source), count)
     backward = _empty(len(target), count)
@@ -183,13 +191,14 @@ def scan(source: NDArray[Any], target: NDArray[Any], count: int, both: bool = Tr
     row_groups, column_groups = width // slots, panel // slots
     row_steps = np.arange(row_groups) * slots
     column_steps = np.arange(column_groups)
-    scores = torch.empty(panel, width, dtype=torch.bfloat16)
+    scores = torch.empty(panel, width, dtype=torch.bfloat16, device=device)
     failed: list[Indices] = []
     for top in range(0, len(source), panel):
-        a_RK = left.rounded(top, min(top + panel, len(source)))
+        a_RK = left.rounded(top, min(top + panel, len(source))).to(device)
         rows = _Best(top, forward_bound[top : top + panel], count, slots)
 
-        for (start, b_CK), column in zip(_tiles(right, width), columns, strict=True):
+        for (start, host_CK), column in zip(_tiles(right, width), columns, strict=True):
+            b_CK = host_CK.to(device)
             height, breadth = len(a_RK), len(b_CK)
             if (height, breadth) == (panel, width):
                 torch.mm(a_RK, b_CK.T, out=scores)

@@ -60,7 +60,8 @@ def search(
     """
     _check(queries, database, count)
     if _resolve(method, queries, database, count) == "bf16":
-        return Neighbours(*_completed(scan(queries, database, count, both=False)[0], queries, database, count))
+        found = scan(queries, database, count, both=False, device=_device())[0]
+        return _completed(found, queries, database, count)
     return _float32(queries, database, count)
 
 
@@ -78,7 +79,7 @@ def both_directions(
         forward = _float32(source, target, min(count, len(target)))
         return forward, _float32(target, source, min(count, len(source)))
     if _resolve(method, source, target, count) == "bf16":
-        ahead, back = scan(source, target, count)
+        ahead, back = scan(source, target, count, device=_device())
         assert back is not None
         return _completed(ahead, source, target, count), _completed(back, target, source, count)
     return _float32(source, target, count), _float32(target, source, count)
@@ -89,9 +90,13 @@ def _resolve(method: Method, queries: NDArray[Any], database: NDArray[Any], coun
         return method
     from effstilts.model.packed import resolve_precision
 
-    fast = resolve_precision("auto", torch.device("cpu")) == "bf16"
+    fast = resolve_precision("auto", torch.device(_device())) == "bf16"
     worth = len(queries) * len(database) >= _WORTH_SCANNING and count <= 64
     return "bf16" if fast and worth else "faiss"
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _check(queries: NDArray[Any], database: NDArray[Any], count: int) -> None:
