@@ -16,6 +16,7 @@ middle terms are columns of their own in the product, in three bf16 parts each; 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,14 +174,26 @@ def scan(
     source [n, D], target [m, D]: arrays or memory maps; float16 is taken as float32. Memory beyond the vectors: 30 MB
     and, for each vector, 200 bytes and `count` results. DataError for numbers that are not finite.
     """
-    panel, width = PANEL_ROWS, TILE_ROWS
-    slots = 64
-    while slots < 8 * count:
-        slots *= 2
-    if slots > width:
-        raise DataError(f"the certified scan finds up to {width // 8} neighbours, {count} are asked")
-    # The bound counts on sums in float32, which a GPU may otherwise break into bf16 parts.
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    with _sums_in_float32():
+        return _scan(source, target, count, both, device)
+
+
+@contextmanager
+def _sums_in_float32() -> Iterator[None]:
+    """The bound counts on it; a GPU may otherwise break a sum into parts and add these in bf16."""
+    flags = torch.backends.cuda.matmul
+    before = flags.allow_bf16_reduced_precision_reduction
+    flags.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        flags.allow_bf16_reduced_precision_reduction = before
+
+
+def _scan(
+    source: NDArray[Any], target: NDArray[Any], count: int, both: bool, device: str
+) -> tuple[Found, Found | None]:
+    panel, width, slots = PANEL_ROWS, TILE_ROWS, _slots(count)
     left, right = _sides(source, target)
     forward = _empty(len(source), count)
     backward = _empty(len(target), count)
@@ -227,6 +240,16 @@ def scan(
         column.finish(target, source, backward)
     lost = np.concatenate([np.flatnonzero(column.failed) + column.first for column in columns])
     return result, Found(backward.scores, backward.indices, lost)
+
+
+def _slots(count: int) -> int:
+    """Groups that a tile's entries are reduced to: so many that two of the best seldom share one."""
+    slots = 64
+    while slots < 8 * count:
+        slots *= 2
+    if slots > 1024:
+        raise DataError(f"the certified scan finds up to 128 neighbours, {count} are asked")
+    return slots
 
 
 def _sides(source: NDArray[Any], target: NDArray[Any]) -> tuple[_Side, _Side]:
