@@ -25,7 +25,7 @@ from effstilts.retrieval.evaluate import over_length
 from effstilts.retrieval.neighbours import search
 from effstilts.store import disk_errors, sync_file, write_atomic
 
-CHUNK = 8192  # sentences that are embedded at once; what an interruption can lose
+CHUNK = 2048  # sentences that are embedded at once; what an interruption can lose
 BLOCK_BYTES = 1 << 28  # vectors of each side that are compared at once
 
 _WHITE = str.maketrans("\t\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " " * 10)

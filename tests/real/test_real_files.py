@@ -61,3 +61,13 @@ def test_the_recipes_own_tasks_read(data_folder: Path) -> None:
     assert sum(counts) == 9815 and 200 < counts[1] < 900
     hellaswag = declare("hellaswag-small", recipe.tasks["hellaswag-small"])
     assert len(load(hellaswag, "train", "en", config).examples) == 3000
+
+
+def test_real_bucc_becomes_corpora(data_folder: Path) -> None:
+    """zh-en dev: 257 gold pairs among 8,624 x 13,589 sentences, a few of which repeat a text."""
+    from effstilts.retrieval.bucc import FOLDS, corpora, fold_of
+
+    given = corpora(load(get("bucc2018"), "dev", "zh", DataConfig(data_folder)).examples)
+    assert (len(given.source.row_of_id), len(given.target.row_of_id), len(given.gold)) == (8624, 13589, 257)
+    assert (given.source.repeated, given.target.repeated) == (18, 28)
+    assert {fold_of(name) for name, _ in given.gold} == set(range(FOLDS))

@@ -167,3 +167,21 @@ def test_too_few_rows_have_no_gold(encoder: Any) -> None:
     rows += [{"id": i, "text": t, "side": "target", "gold": []} for i, t in made["target"]]
     with pytest.raises(DataError, match="take more rows"):
         mined(encoder, lambda _: rows, "test", Retrieval(rows=1), 64, [Pooling(1)])
+
+
+def test_the_retrieve_command_sweeps_mining_and_chooses_elsewhere(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The declared BUCC task on synthetic corpora in the official layout, `qaa` standing in for `zh`."""
+    save(encoder, tmp_path / "encoder")
+    folder = tmp_path / "data" / "xtreme" / "bucc2018"
+    folder.mkdir(parents=True)
+    write_corpora(folder, ("dev",))
+    for ours, official in (("source", "zh"), ("target", "en"), ("gold", "gold")):
+        (folder / f"qaa.dev.{ours}").rename(folder / f"zh-en.dev.{official}")
+    words = ["retrieve", str(tmp_path / "encoder"), "--tasks", "bucc2018", "--layers", "all", "--picture", "none"]
+    words += ["--data", str(tmp_path / "data"), "--store", str(tmp_path / "store"), "--offline", "--space", "centre"]
+    assert main([*words, "--margin", "distance"]) == 0
+    shown = capsys.readouterr().out
+    assert "bucc2018: f1_cross_fitted, dev set" in shown and "(other folds chose)" in shown
+    assert "by layer, zh (each layer at its own threshold)" in shown
