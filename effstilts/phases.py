@@ -22,7 +22,7 @@ from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, encoder
 from effstilts.recipe import Training
-from effstilts.retrieval.evaluate import EVALUATORS, poolings
+from effstilts.retrieval.evaluate import EVALUATORS, passed_over, poolings
 from effstilts.tasks.task import SplitName
 from effstilts.workbench import ENCODER_FOLDER, Step, TaskPart, Workbench, save_heads
 
@@ -215,9 +215,8 @@ def retrieve(bench: Workbench, step: Step) -> None:
         lines = "".join(f"{line}\n" for line in outcome.predictions)
         (folder / f"{step.split}-{part.language}.tsv").write_text(lines, encoding="utf-8")
 
-    if outcome.facts["over_length"]:
-        cut = outcome.facts["over_length"]
-        bench.log.warn(f"{step.label}: {cut} sentences are longer than {part.task.max_length} tokens and were cut")
+    if odd := passed_over(outcome, min(part.task.max_length, opened.max_length)):
+        bench.log.warn(f"{step.label}: {odd}")
     facts = {
         "label": step.label,
         "metrics": outcome.metrics,

@@ -39,6 +39,7 @@ class TextOptions(Places):
     """Say nothing but errors."""
 
     def job(self, out: Path) -> Job:
+        from effstilts.engine.plain import default_device
         from effstilts.log import Log
         from effstilts.recipe import Retrieval
         from effstilts.store import Store
@@ -50,6 +51,7 @@ class TextOptions(Places):
         if self.max_length < 3 or self.batch_tokens < 1:
             raise RecipeError("--max-length must be 3 or more, --batch-tokens 1 or more")
         named = open_named(self.model, Store(self.store), self.revision, self.offline)
+        named.encoder.to(default_device())
         layer = named.retrieval.layer if self.layer == -1 else self.layer
         if layer < -1:
             raise RecipeError(f"--layer {layer}: layers are counted from 0, the embedding output")

@@ -105,6 +105,8 @@ def aligned(
             [str(index) for index in result.predictions.tolist()],
             {
                 "direction": "query English, index foreign (XTREME); reverse beside it",
+                "repeated": [len(side) - len(set(side)) for side in (foreign, english)],
+                "blank": _blank(foreign + english),
                 "over_length": cut,
                 **_facts(pooling, settings, "absolute"),
             },
@@ -156,6 +158,7 @@ def mined(
             "extracted": len(best.pairs),
             "sentences": [len(given.source.row_of_id), len(given.target.row_of_id)],
             "repeated": [given.source.repeated, given.target.repeated],
+            "blank": _blank(given.source.texts + given.target.texts),
             "over_length": cut,
             **_facts(chosen, settings, "ratio"),
         }
@@ -200,6 +203,19 @@ def evaluator_of(task: Task, where: str) -> Evaluator:
 def _scored(x: NDArray[Any], y: NDArray[Any], given: bucc.Corpora, settings: Retrieval) -> bucc.Scored:
     near = neighbourhoods(x, y, settings.neighbours)
     return bucc.scored(mine(near, settings.margin or "ratio", settings.mode), given)
+
+
+def passed_over(outcome: Outcome, max_length: int) -> str:
+    """What is odd about the sentences that were scored, for people; empty where nothing is."""
+    odd = {
+        f"longer than {max_length} tokens and cut": outcome.facts["over_length"],
+        "blank, which all have one vector": outcome.facts["blank"],
+    }
+    return "; ".join(f"{count:,} sentences are {what}" for what, count in odd.items() if count)
+
+
+def _blank(texts: Sequence[str]) -> int:
+    return sum(not text.strip() for text in texts)
 
 
 def _facts(pooling: Pooling, settings: Retrieval, margin: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _bars(
     axis.set_xticks(range(len(languages)), languages)
     axis.set_ylabel(f"{cells[0]['metric']} (%)")
     axis.set_title(f"{task}, {cells[0]['split']} set", fontsize=10)
-    axis.margins(y=0.12)
+    axis.margins(x=0.02, y=0.12)
     axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -94,4 +94,4 @@ def _lines(axis: Any, cells: Sequence[Mapping[str, Any]], models: list[str], col
     axis.margins(y=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     if each > 1:
-        axis.legend(fontsize=7, frameon=False)
+        axis.legend(fontsize=7, frameon=False, handlelength=3.5)

@@ -14,7 +14,7 @@ from effstilts.model.encoder import save
 from effstilts.recipe import Retrieval
 from effstilts.retrieval import evaluate
 from effstilts.retrieval.embed import Pooling
-from effstilts.retrieval.evaluate import aligned, mined, over_length, poolings
+from effstilts.retrieval.evaluate import aligned, mined, over_length, passed_over, poolings
 from effstilts.store import Store
 from effstilts.synthetic import bucc
 
@@ -157,6 +157,14 @@ def test_aligned_sentences_choose_nothing(encoder: Any) -> None:
     assert sweep.chosen is None and all(o.score == 100.0 for o in sweep.outcomes.values())
     csls = aligned(encoder, lambda _: rows, "test", Retrieval(margin="csls"), 64, [Pooling(1)])
     assert csls.outcomes[Pooling(1)].facts["margin"] == "csls"
+
+
+def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
+    rows = [{"source": s, "target": t} for s, t in (("a b", "x"), ("", "x"), ("word " * 99, "y"), ("c", " "))]
+    (outcome,) = aligned(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)]).outcomes.values()
+    assert outcome.facts["repeated"] == [0, 1]
+    said = passed_over(outcome, 64)
+    assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
 
 
 def test_too_few_rows_have_no_gold(encoder: Any) -> None:
