@@ -133,8 +133,9 @@ def test_what_was_kept_for_another_text_is_not_taken(texts: Path, monkeypatch: p
     lines = (texts / "a.txt").read_text(encoding="utf-8").splitlines()
     (texts / "a.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")
     assert main(words(texts, "mine")) == 0
-    found = read(texts / "out.tsv")
-    assert all(lines[-int(row[1])] == row[3] for row in found)
+    assert main(words(texts, "mine", "--out", str(texts / "fresh.tsv"))) == 0
+    assert read(texts / "out.tsv") == read(texts / "fresh.tsv")
+    assert all(lines[-int(row[1])] == row[3] for row in read(texts / "out.tsv"))
 
 
 @pytest.mark.parametrize(("more", "code", "expected"), [
