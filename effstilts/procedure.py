@@ -333,6 +333,7 @@ def _part_identity(bench: Workbench, part: TaskPart, split: SplitName) -> Mappin
         "labels": list(task.labels),
         "lengths": [task.max_length, task.stride],
         "no_answer": task.no_answer,
+        **({"normaliser": task.normaliser} if task.normaliser != "squad" else {}),
         "score": task.score,
         "head": task.head,
     }

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from effstilts.data.cache import Rows
 from effstilts.errors import DataError
-from effstilts.evaluation.qa_text import squad_score
+from effstilts.evaluation.qa_text import mlqa_score, squad_score
 from effstilts.kinds.kind import (
     Arrays,
     Columns,
@@ -147,13 +147,16 @@ class Span:
     def score(
         self, task: Task, predictions: Sequence[Any], examples: Sequence[Example], language: str
     ) -> dict[str, float]:
-        """EM and F1 with SQuAD's English normaliser, as XTREME scores XQuAD and TyDiQA."""
+        """EM and F1: with SQuAD's English normaliser, as XTREME scores XQuAD and TyDiQA, or with MLQA's."""
         ids = [str(example["id"]) for example in examples]
         if len(set(ids)) != len(ids):
             raise DataError(f"{task.name} ({language}): question ids repeat")
         gold = {i: [a["text"] for a in e["answers"]] for i, e in zip(ids, examples, strict=True)}
         predicted = dict(zip(ids, predictions, strict=True))
-        scores = squad_score(predicted, gold, no_answer=task.no_answer)
+        if task.normaliser == "mlqa":
+            scores = mlqa_score(predicted, gold, language)
+        else:
+            scores = squad_score(predicted, gold, no_answer=task.no_answer)
         return {"f1": scores["f1"], "exact_match": scores["exact_match"]}
 
 

@@ -228,6 +228,8 @@ def _check_types(at: str, values: Mapping[str, Any]) -> None:
         raise RecipeError(f"{at}.max_length: at least 16 tokens are needed, got {values['max_length']}")
     if values.get("stride", 0) < 0:
         raise RecipeError(f"{at}.stride: 0 or more, got {values['stride']}")
+    if values.get("normaliser", "squad") not in ("squad", "mlqa"):
+        raise RecipeError(f"{at}.normaliser: {values['normaliser']!r} is not one of squad, mlqa")
 
 
 def _check(at: str, task: Task) -> None:
@@ -273,6 +275,8 @@ def _check(at: str, task: Task) -> None:
         raise RecipeError(f"{at}.holdout.share: a share between 0 and 1, got {task.holdout.share}")
     if task.holdout is not None and task.holdout.by not in task.columns:
         raise RecipeError(f"{at}.holdout.by: {task.holdout.by!r} is not a role with a column")
+    if task.normaliser == "mlqa" and task.no_answer:
+        raise RecipeError(f"{at}: MLQA's normaliser is for questions that have an answer (no_answer: false)")
     if not task.languages:
         raise RecipeError(f"{at}.languages: needs at least one")
 

@@ -128,6 +128,7 @@ class Task:
     parts: tasks of the same kind and labels whose rows, one of each in turn, are this task's (ANLI+).
     evaluate_on: the split that has labels for zero-shot evaluation.
     no_answer: span tasks: whether a question may have no answer (SQuAD v2.0).
+    normaliser: span tasks: how answers are compared: by SQuAD's English rules, or by MLQA's of the language.
     max_length: tokens, specials included; `stride`: tokens shared by two windows of one context.
     head: name of a head that several tasks share (the parts of ANLI+); empty: a head of its own.
     score: the metric that stands for the task, a key of what the kind's metric returns.
@@ -151,6 +152,7 @@ class Task:
     holdout: Holdout | None = None
     evaluate_on: SplitName = "test"
     no_answer: bool = False
+    normaliser: Literal["squad", "mlqa"] = "squad"
     max_length: int = 128
     stride: int = 128
     head: str = ""

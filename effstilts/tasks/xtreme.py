@@ -214,8 +214,9 @@ XTREME: tuple[Task, ...] = (
         files=Files({"dev": "xtreme/mlqa/dev/dev-context-{lang}-question-{lang}.json"}, "squad_json"),
         evaluate_on="dev",
         max_length=384,
+        normaliser="mlqa",
         score="f1",
-        description="Wikipedia questions in 7 languages (Lewis et al. 2020); scored with SQuAD's normaliser",
+        description="Wikipedia questions in 7 languages (Lewis et al. 2020); scored with each language's normaliser",
     ),
     Task(
         name="tydiqa",
