@@ -67,7 +67,7 @@ def write_submission(
     asides = {folder: _aside(folder) for folder in folders}
     try:
         for cell in cells:
-            target = choice.benchmark.targets[cell["task"]]
+            target = choice.benchmark.targets[_official(cell["task"], choice.benchmark)]
             with disk_errors(out):
                 _write_cell(store, cell, target, opened, asides[place], asides[gold[0]] if gold else None, written)
         missing = check_submission(choice.benchmark, asides[place])
@@ -79,7 +79,7 @@ def write_submission(
     finally:
         for aside in asides.values():
             shutil.rmtree(aside, ignore_errors=True)
-    others = sorted({str(cell["task"]) for cell in record["cells"]} - set(choice.benchmark.targets))
+    others = sorted({cell["task"] for cell in record["cells"] if not _belongs(cell, choice.benchmark)})
     head = f"{out}: {choice.run}, arm {cells[0]['arm']}, seed {seed}, as {choice.benchmark.version}"
     return "\n".join([head, "", *_summary(choice.benchmark, written, missing, others)])
 
@@ -102,20 +102,29 @@ def _chosen(record: Record, choice: Choice) -> tuple[list[Record], int]:
         raise RecipeError(f"the run {choice.run!r} has no seed {choice.seed}; it has {', '.join(map(str, seeds))}")
     arm, seed = choice.arm or arms[0], seeds[0] if choice.seed is None else choice.seed
     own = [cell for cell in cells if (cell["arm"], cell["seed"]) == (arm, seed)]
-    targets = choice.benchmark.targets
-    known = [cell for cell in own if cell["task"] in targets and cell["language"] in targets[cell["task"]].languages]
+    known = [cell for cell in own if _belongs(cell, choice.benchmark)]
     if not known:
         tasks = ", ".join(dict.fromkeys(cell["task"] for cell in own))
         raise RecipeError(f"the run {choice.run!r} has no task of {choice.benchmark.version}: its tasks are {tasks}")
     done = [cell for cell in known if "score" in cell]
     if not done:
         raise RecipeError(f"the run {choice.run!r} has no results yet for {arm}, seed {seed}: run it first")
-    seen: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], Record] = {}
     for cell in done:
-        place = (cell["task"], cell["language"])
-        if seen.setdefault(place, cell["step"]) != cell["step"]:
+        place = (_official(cell["task"], choice.benchmark), cell["language"])
+        if found.setdefault(place, cell)["step"] != cell["step"]:
             raise RecipeError(f"the run {choice.run!r} evaluates {place[0]} ({place[1]}) in two ways: submit needs one")
-    return done, seed
+    return list(found.values()), seed
+
+
+def _official(task: str, benchmark: Benchmark) -> str:
+    """The benchmark's name of a task: XTREME-R's variant of a task may be declared as "xtreme-r/panx"."""
+    return task.removeprefix(f"{benchmark.version}/")
+
+
+def _belongs(cell: Record, benchmark: Benchmark) -> bool:
+    target = benchmark.targets.get(_official(cell["task"], benchmark))
+    return target is not None and cell["language"] in target.languages
 
 
 def _aside(folder: Path) -> Path:
@@ -169,7 +178,7 @@ def _write_cell(
     aligned = cell["section"] == "retrieval" and target.form == "labels"
     examples = rows.read(cell, identity) if aligned or labels is not None else []
     if cell["section"] == "retrieval":
-        content = read_predictions(target, artefact.folder / f"test-{language}.{target.suffix}", language).content
+        content = read_predictions(target, _kept_file(artefact.folder, target, language), language).content
         if aligned:
             content = [content[row] for row in official_order(examples)]
     else:
@@ -182,6 +191,14 @@ def _write_cell(
     found.splits.add(cell["split"])
     found.rows += artefact.facts["examples"]
     found.limited |= bool(identity["rows"])
+
+
+def _kept_file(folder: Path, target: Target, language: str) -> Path:
+    """The file that a retrieve step keeps, SPLIT-LANGUAGE: already in the official form."""
+    found = sorted(folder.glob(f"*-{language}.{target.suffix}"))
+    if len(found) != 1:
+        raise StoreError(f"{folder} has {len(found)} files of predictions for {language}, expected one; run again")
+    return found[0]
 
 
 def _kept(path: Path) -> list[tuple[str, Any]]:
@@ -227,6 +244,8 @@ def official_gold(target: Target, task: Task, examples: Sequence[Example]) -> An
         return [(str(example["id"]), [answer["text"] for answer in example["answers"]]) for example in examples]
     if target.form == "tags":
         return [example["tags"] for example in examples]
+    if target.form == "rankings":
+        return {e["id"]: list(e["gold"]) for e in examples if e["side"] == "query"}
     if target.form == "pairs":
         return [(e["id"], other) for e in examples if e["side"] == "source" for other in e["gold"]]
     if target.form == "choices":
