@@ -22,6 +22,7 @@ from effstilts.tasks.task import Hub, SplitName, Task
 ENVIRONMENT = "EFFSTILTS_DATA"
 EXPORT = "refs/convert/parquet"
 TIMEOUT = 20.0
+_MARK = "effstilts-export.json"
 # (id, pinned revision) -> (commit, whether it is one of the Parquet export).
 _REVISIONS: dict[tuple[str, str], tuple[str, bool]] = {}
 
@@ -95,6 +96,8 @@ def rows(task: Task, split: SplitName, language: str, offline: bool) -> Iterator
 def ask(task: Task) -> None:
     """Asks the hub for the task's set, or its mirror. DataError if it has neither, or does not answer."""
     declaration = declared(task)
+    if Path(declaration.id).is_dir():
+        return
     try:
         _commit(task.name, declaration)
     except DataError:
@@ -136,14 +139,14 @@ def _cached_export(hub: Hub, code: str, split: SplitName | None) -> Any:
     root = os.environ.get("HF_DATASETS_CACHE") or str(datasets.config.HF_DATASETS_CACHE)
     folder = glob.escape(os.path.join(os.path.expanduser(root), hub.id.replace("/", "___")))
     name = hub.config.replace("{lang}", code) or "default"
-    parts = hub.splits[split].replace("{lang}", code).split("+") if split is not None else [""]
+    hub_split = hub.splits[split].replace("{lang}", code) if split is not None else ""
     found = []
-    for path in glob.glob(os.path.join(folder, "default-*", "*", "*", "dataset_info.json")):
+    for path in glob.glob(os.path.join(folder, "default-*", "*", "*", _MARK)):
         try:
-            files = json.loads(Path(path).read_text(encoding="utf-8")).get("download_checksums") or {}
+            held = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if all(any(f"/{name}/{part}" in file for file in files) for part in parts):
+        if held["config"] == name and (split is None or held["split"] == hub_split):
             found.append(Path(path).parent)
     if not found:
         return None
@@ -156,6 +159,13 @@ def _cached_export(hub: Hub, code: str, split: SplitName | None) -> Any:
         version=version,
         hash=commit,
     )
+
+
+def _mark(table: Any, config: str, hub_split: str) -> None:
+    """Writes beside a table made of export files what it holds: its folder's name is a hash of the files' addresses."""
+    held = json.dumps({"config": config, "split": hub_split})
+    for file in table.cache_files[:1]:
+        Path(file["filename"]).with_name(_MARK).write_text(held, encoding="utf-8")
 
 
 def _table(task: Task, hub: Hub, split: SplitName, language: str, offline: bool, progress: bool = False) -> Any:
@@ -183,7 +193,9 @@ def _table(task: Task, hub: Hub, split: SplitName, language: str, offline: bool,
             if exported:
                 parts = hub_split.split("+")
                 options["data_files"] = {part: f"{name or 'default'}/{part}/*.parquet" for part in parts}
-                name = ""
+                table = datasets.load_dataset(hub.id, split=hub_split, **options)
+                _mark(table, name or "default", hub_split)
+                return table
         return datasets.load_dataset(hub.id, name or None, split=hub_split, **options)
     except DataError:
         raise
@@ -209,6 +221,11 @@ def _commit(name: str, hub: Hub) -> tuple[str, bool]:
                 info = HfApi().dataset_info(hub.id, revision=EXPORT, timeout=TIMEOUT)
             _REVISIONS[key] = str(info.sha), exported and not hub.revision
         except Exception as error:
+            if hub.revision:
+                raise DataError(
+                    f"{name}: the hub does not answer for {hub.id} at {hub.revision} ({type(error).__name__}); put the "
+                    f"official files into the folder of {ENVIRONMENT}"
+                ) from error
             raise DataError(
                 f"{name}: cannot ask the hub for the revision of {hub.id} ({type(error).__name__}); declare one "
                 f"(tasks: {{{name}: {{extends: {name}, hub: {{..., revision: COMMIT}}}}}}), or put the "

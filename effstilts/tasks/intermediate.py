@@ -138,7 +138,7 @@ _OTHERS: tuple[Task, ...] = (
             "choices": ("answer0", "answer1", "answer2", "answer3"),
             "label": "label",
         },
-        hub=Hub("Samsoup/cosmos_qa", {"train": "train", "dev": "validation"}),
+        hub=Hub("Samsoup/cosmos_qa", SQUAD_SPLITS, hashes={"dev/en": "6e9261207a4dc75cc76c65aaa80ddbaf"}),
         files=Files({"train": "cosmosqa/train.csv", "dev": "cosmosqa/valid.csv"}, "csv"),
         evaluate_on="dev",
         max_length=256,
