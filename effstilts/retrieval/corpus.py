@@ -23,11 +23,11 @@ from effstilts.log import Log
 from effstilts.model.encoder import Encoder
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.retrieval.evaluate import over_length
-from effstilts.retrieval.neighbours import search
+from effstilts.retrieval.neighbours import Neighbours, both_directions, search
 from effstilts.store import disk_errors, sync_file, write_atomic
 
 CHUNK = 2048  # sentences that are embedded at once; what an interruption can lose
-BLOCK_BYTES = 1 << 28  # vectors of each side that are compared at once
+BLOCK_ROWS = 1 << 15  # queries between two looks at the progress
 
 _WHITE = str.maketrans("\t\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " " * 10)
 
@@ -172,32 +172,40 @@ def embed_lines(
     return Vectors(rows, cut)
 
 
-def nearest(
-    queries: NDArray[np.float32],
-    database: NDArray[np.float32],
-    k: int,
-    label: str,
-    log: Log,
-    block_bytes: int = BLOCK_BYTES,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k rows of the database with the largest inner product, [queries, k], block against block.
+def both_ways(
+    source: NDArray[np.float32], target: NDArray[np.float32], k: int, log: Log, rows: int = BLOCK_ROWS
+) -> tuple[Neighbours, Neighbours]:
+    """The k nearest targets of each source and sources of each target, block of sources by block, with progress.
 
-    Memory beside the result: a block of each side. k is at most the rows of the database.
+    As `both_directions`, all of a side where it has fewer than k.
     """
-    k = min(k, len(database))
-    size = max(k, block_bytes // (4 * queries.shape[1]))
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    found = np.zeros((len(queries), k), np.int64)
-    with log.progress(len(queries) * -(-len(database) // size), label) as progress:
-        for start in range(0, len(database), size):
-            block = np.asarray(database[start : start + size])
-            for first in range(0, len(queries), size):
-                at = slice(first, min(first + size, len(queries)))
-                new, where = search(np.asarray(queries[at]), block, min(k, len(block)))
-                both = np.concatenate([scores[at], new], axis=1)
-                rows = np.concatenate([found[at], where + start], axis=1)
-                best = np.argsort(-both, axis=1, kind="stable")[:, :k]
-                scores[at] = np.take_along_axis(both, best, 1)
-                found[at] = np.take_along_axis(rows, best, 1)
-                progress.advance(at.stop - at.start)
-    return scores, found
+    ahead: list[Neighbours] = []
+    back: Neighbours | None = None
+    with log.progress(len(source), "neighbours") as progress:
+        for start in range(0, len(source), rows):
+            block = np.asarray(source[start : start + rows])
+            forward, backward = both_directions(block, target, k)
+            ahead.append(forward)
+            scores, found = backward.scores, backward.indices + start
+            if back is not None:
+                scores, found = np.hstack([back.scores, scores]), np.hstack([back.indices, found])
+                # Stable, and blocks come by rising index: of equal scores the lowest index stays first.
+                best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+                scores, found = np.take_along_axis(scores, best, 1), np.take_along_axis(found, best, 1)
+            back = Neighbours(scores, found)
+            progress.advance(len(block))
+    assert back is not None
+    return Neighbours(*(np.concatenate(parts) for parts in zip(*ahead, strict=True))), back
+
+
+def nearest(
+    queries: NDArray[np.float32], database: NDArray[np.float32], k: int, log: Log, rows: int = BLOCK_ROWS
+) -> Neighbours:
+    """The k rows of the database nearest to each query, all of them where there are fewer, with progress."""
+    found: list[Neighbours] = []
+    with log.progress(len(queries), "neighbours") as progress:
+        for start in range(0, len(queries), rows):
+            block = np.asarray(queries[start : start + rows])
+            found.append(Neighbours(*search(block, database, min(k, len(database)), "auto")))
+            progress.advance(len(block))
+    return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))

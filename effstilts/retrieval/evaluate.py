@@ -20,7 +20,7 @@ from effstilts.model.encoder import Encoder
 from effstilts.recipe import Retrieval
 from effstilts.retrieval import bucc
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
-from effstilts.retrieval.embed import Pooling, embed, protocol_layer
+from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
 from effstilts.retrieval.mining import mine, neighbourhoods
 from effstilts.retrieval.spaces import into_space
 from effstilts.tasks.task import SplitName, Task
@@ -229,6 +229,8 @@ def _facts(pooling: Pooling, settings: Retrieval, margin: str) -> dict[str, Any]
     }
 
 
+# What the vectors of several poolings may take at once.
+_VECTOR_BYTES = 1 << 31
 _Vectors = Iterator[tuple[Pooling, tuple[NDArray[np.float32], NDArray[np.float32]]]]
 
 
@@ -246,7 +248,12 @@ def _vectors(
     max_length: int,
     settings: Retrieval,
 ) -> _Vectors:
-    """Both sides' vectors in the settings' space, pooling by pooling."""
-    for pooling in over:
-        x, y = (embed(encoder, side, pooling, max_length, settings.batch_tokens) for side in (source, target))
-        yield pooling, into_space(x, y, settings.space)
+    """Both sides' vectors in the settings' space, pooling by pooling; as many from one pass as memory bears."""
+    row = 4 * encoder.hidden_size * (len(source) + len(target))
+    together = max(1, _VECTOR_BYTES // max(row, 1))
+    for start in range(0, len(over), together):
+        part = over[start : start + together]
+        with Embedder(encoder, part, max_length, settings.batch_tokens, "fp32") as embedder:
+            ours, theirs = embedder(source).vectors, embedder(target).vectors
+        for pooling, x, y in zip(part, ours, theirs, strict=True):
+            yield pooling, into_space(x, y, settings.space)

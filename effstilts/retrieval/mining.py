@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effstilts.errors import DataError
-from effstilts.retrieval.neighbours import normalise, search
+from effstilts.retrieval.neighbours import both_directions, normalise
 
 Margin = Literal["ratio", "distance", "absolute", "csls"]
 Mode = Literal["max", "forward", "backward", "intersection"]
@@ -84,9 +84,8 @@ def neighbourhoods(source: NDArray[Any], target: NDArray[Any], k: int = 4) -> Ne
     if k < 1:
         raise DataError(f"a margin needs 1 neighbour or more, got k = {k}")
     x, y = normalise(np.asarray(source, np.float32)), normalise(np.asarray(target, np.float32))
-    forward, forward_index = search(x, y, min(k, len(y)))
-    backward, backward_index = search(y, x, min(k, len(x)))
-    return Neighbourhoods(forward, forward_index, backward, backward_index)
+    forward, backward = both_directions(x, y, k)
+    return Neighbourhoods(*forward, *backward)
 
 
 def margin_scores(

@@ -10,11 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: 
     with _working(job, k):
         x, y = _side(job, source, "source", True), _side(job, target, "target", True)
         _say_k(job, k, min(len(x.lines), len(y.lines)))
-        near = Neighbourhoods(*_neighbours(job, "forward", x, y, k), *_neighbours(job, "backward", y, x, k))
+        near = Neighbourhoods(*_kept(job, "both", x, y, k, lambda: _both(job, x, y, k)))
         pairs = mine(near, margin, mode)
         if threshold is not None:
             pairs = pairs.above(threshold)
@@ -80,7 +80,9 @@ def search_files(job: Job, queries: Path, database: Path, k: int) -> str:
     with _working(job, k):
         asked, there = _side(job, queries, "queries", False), _side(job, database, "corpus", True)
         _say_k(job, k, len(there.lines))
-        scores, found = _neighbours(job, "nearest", asked, there, k)
+        scores, found = _kept(
+            job, "nearest", asked, there, k, lambda: corpus.nearest(asked.vectors.rows, there.vectors.rows, k, job.log)
+        )
 
         def write(file: IO[str]) -> None:
             texts = there.lines.at(found.reshape(-1))
@@ -119,21 +121,26 @@ def _side(job: Job, path: Path, name: str, distinct: bool) -> Side:
     return Side(lines, vectors, content_key(identity))
 
 
-def _neighbours(
-    job: Job, direction: str, queries: Side, database: Side, k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Neighbours in one direction, from the work folder where an earlier call got so far."""
-    path = job.work / f"{direction}-{content_key([queries.key, database.key, k])}.npz"
+def _both(job: Job, x: Side, y: Side, k: int) -> Sequence[NDArray[Any]]:
+    forward, backward = corpus.both_ways(x.vectors.rows, y.vectors.rows, k, job.log)
+    return [*forward, *backward]
+
+
+def _kept(
+    job: Job, what: str, x: Side, y: Side, k: int, make: Callable[[], Sequence[NDArray[Any]]]
+) -> list[NDArray[Any]]:
+    """The arrays that `make` gives, from the work folder where an earlier call got so far."""
+    path = job.work / f"{what}-{content_key([x.key, y.key, k])}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as saved:
-            return saved["scores"], saved["found"]
-    scores, found = corpus.nearest(queries.vectors.rows, database.vectors.rows, k, f"search {direction}", job.log)
+            return [saved[name] for name in saved.files]
+    arrays = list(make())
     aside = path.with_suffix(".tmp.npz")
     with disk_errors(path):
-        np.savez(aside, scores=scores, found=found)
+        np.savez(aside, *arrays)
         sync_file(aside)
         aside.replace(path)
-    return scores, found
+    return arrays
 
 
 @contextmanager

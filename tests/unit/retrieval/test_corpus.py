@@ -13,7 +13,7 @@ from effstilts.errors import DataError
 from effstilts.log import Log
 from effstilts.model.encoder import save
 from effstilts.retrieval import corpus
-from effstilts.retrieval.corpus import embed_lines, nearest, read_lines
+from effstilts.retrieval.corpus import both_ways, embed_lines, nearest, read_lines
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.retrieval.mining import mine, neighbourhoods
 from effstilts.retrieval.neighbours import normalise
@@ -43,15 +43,19 @@ def test_files_without_text_are_one_line(tmp_path: Path, content: bytes, words: 
         read_lines(tmp_path / "a.txt", tmp_path / "w")
 
 
-@pytest.mark.parametrize("block", [1, 400, 1 << 28])
-def test_blocks_find_what_one_product_finds(block: int) -> None:
+@pytest.mark.parametrize("rows", [1, 5, 1 << 15])
+def test_blocks_find_what_one_product_finds(rows: int) -> None:
     generator = np.random.default_rng(1)
-    queries, database = (normalise(generator.normal(size=(n, 8)).astype(np.float32)) for n in (37, 53))
-    scores, found = nearest(queries, database, 4, "test", QUIET, block)
-    order = np.argsort(-(queries @ database.T), axis=1)[:, :4]
-    assert np.array_equal(found, order)
-    assert np.allclose(scores, np.take_along_axis(queries @ database.T, order, 1), atol=1e-6)
-    assert nearest(queries, database[:2], 4, "test", QUIET, block)[0].shape == (37, 2)
+    x, y = (normalise(generator.normal(size=(n, 8)).astype(np.float32)) for n in (37, 53))
+    y[7] = y[40]  # a tie: the lower index comes first
+    product = x @ y.T
+    ahead, back = both_ways(x, y, 4, QUIET, rows)
+    for found, scores in ((ahead, product), (back, product.T), (nearest(x, y, 4, QUIET, rows), product)):
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :4]
+        assert np.array_equal(found.indices, order)
+        assert np.allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-6)
+    few, all_of_them = both_ways(x, y[:2], 4, QUIET, rows)
+    assert few.indices.shape == (37, 2) and all_of_them.indices.shape == (2, 4)
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def test_what_was_kept_for_another_text_is_not_taken(texts: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "search", stop)
+        patch.setattr(corpus, "both_directions", stop)
         assert main(words(texts, "mine")) == 130
     lines = (texts / "a.txt").read_text(encoding="utf-8").splitlines()
     (texts / "a.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")
