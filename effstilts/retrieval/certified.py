@@ -28,9 +28,9 @@ from torch import Tensor
 from effstilts.errors import DataError
 from effstilts.retrieval.exact import Floats, Indices, best, pair_scores, tensor
 
-PANEL_ROWS, TILE_ROWS = 4096, 1024
+PANEL_ROWS, TILE_ROWS = 2048, 1024
 _PREPARE_ROWS = 512
-_CENTRE_SAMPLE = 4096
+_CENTRE_SAMPLE = 1024
 # Half a unit in the last of bf16's 8 significant bits, with a margin for the bound's own float32 arithmetic.
 _ROUNDING = 2.0**-8 * 1.01
 # Tiles after which thresholds are raised: between two of them the number of candidates grows by half at most.
@@ -99,7 +99,7 @@ class _Best:
         self.slots = torch.full((len(bound), slots), float("-inf"), dtype=torch.bfloat16)
         self.threshold = np.full(len(bound), -np.inf, np.float32)
         self.failed = np.zeros(len(bound), bool)
-        self.kept: list[tuple[Indices, Indices, Floats]] = []
+        self.kept: list[tuple[NDArray[np.int32], NDArray[np.int32], Floats]] = []
         self.counts = np.zeros(len(bound), np.int64)
         self.visits = 0
         self.limit = max(64, 16 * count)
@@ -118,7 +118,7 @@ class _Best:
         self.slots = torch.maximum(self.slots, maxima)
         self.visits += 1
         if self.visits in _RAISES:
-            self._raise_threshold()
+            self._prune()
         # Comparing the rounded maxima in float32 is exact, and faster than in bf16.
         passed = np.flatnonzero(maxima.float().numpy() >= self.threshold[:, None])
         if not len(passed):
@@ -129,8 +129,9 @@ class _Best:
         values = tile.view(-1).index_select(0, entries).float().cpu().numpy().reshape(flat.shape)
         # Beyond the last row or column a tile is filled with -inf.
         hit, entry = np.nonzero((values >= self.threshold[who][:, None]) & (values > -np.inf))
-        self.kept.append((who[hit], columns[hit, entry], values[hit, entry]))
-        self.counts += np.bincount(who[hit], minlength=len(self.counts))
+        whose = who[hit]
+        self.kept.append((whose.astype(np.int32), columns[hit, entry].astype(np.int32), values[hit, entry]))
+        self.counts += np.bincount(whose, minlength=len(self.counts))
         if self.counts.max() > self.limit:
             self._prune()
 
@@ -143,6 +144,8 @@ class _Best:
     def _prune(self) -> None:
         """Drops what newer thresholds exclude; a query with too much left has failed."""
         self._raise_threshold()
+        if not self.kept:
+            return
         who, columns, values = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
         keep = values >= self.threshold[who]
         self.failed |= np.bincount(who[keep], minlength=len(self.counts)) > self.limit
@@ -157,10 +160,10 @@ class _Best:
         ((who, columns, _),) = self.kept
         alive = np.flatnonzero(~self.failed)
         order = np.argsort(who, kind="stable")
-        who, columns = who[order], columns[order]
-        scores = pair_scores(queries, database, who + self.first, columns)
+        asked, found = who[order].astype(np.int64), columns[order].astype(np.int64)
+        scores = pair_scores(queries, database, asked + self.first, found)
         rank = np.cumsum(~self.failed) - 1
-        part = best(rank[who], columns, scores, len(alive), self.count)
+        part = best(rank[asked], found, scores, len(alive), self.count)
         into.scores[alive + self.first], into.indices[alive + self.first] = part
 
 
@@ -171,8 +174,8 @@ def scan(
 
     device: where the products are made and their maxima taken; candidates are scored again on the CPU.
 
-    source [n, D], target [m, D]: arrays or memory maps; float16 is taken as float32. Memory beyond the vectors: 30 MB
-    and, for each vector, 200 bytes and `count` results. DataError for numbers that are not finite.
+    source [n, D], target [m, D]: arrays or memory maps; float16 is taken as float32. Memory beyond the vectors: about
+    40 MB, and 1 KB for a pair of vectors. DataError for numbers that are not finite, or count above 128.
     """
     with _sums_in_float32():
         return _scan(source, target, count, both, device)

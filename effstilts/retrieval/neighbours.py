@@ -22,7 +22,7 @@ QUERY_ROWS, DATABASE_ROWS = 8192, 1 << 16
 # Candidates beyond `count` that a float32 search returns, so that its own rounding can be certified.
 _SPARE = 8
 # Below this many products a search is over before the certified scan has prepared its sides.
-_WORTH_SCANNING = 1 << 20
+_WORTH_SCANNING = 1 << 19
 
 
 class Neighbours(NamedTuple):
