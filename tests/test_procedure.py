@@ -172,3 +172,36 @@ def test_masked_lm_training_goes_on_from_a_checkpoints_own_head(
     before = load_file(str(tmp_path / "bert" / "model.safetensors"))
     after = load_file(str(mlm / "encoder" / "model.safetensors"))
     assert all(torch.allclose(tensor, before[f"bert.{name}"], rtol=0, atol=1e-20) for name, tensor in after.items())
+
+
+def encoded(store: Path, name: str) -> list[dict[str, Any]]:
+    lines = (store / "runs" / f"{name}.events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "encoded"]
+
+
+def test_rows_are_tokenised_once_for_all_methods_and_runs(tiny_recipe: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(tiny_recipe, store)
+    first = encoded(store, "tiny")
+    assert first and len({(e["task"], e["language"], e["split"], e["rows"]) for e in first}) == len(first)
+    run(tiny_recipe, store, "method={name: lora, rank: 2}", "mlm.method={name: full}", "mlm_seed=1", "name=again")
+    assert encoded(store, "again") == [] and len(encoded(store, "tiny")) == len(first)
+
+
+def test_a_target_may_go_on_from_another_tasks_head(tiny_recipe: Path, tmp_path: Path) -> None:
+    """XTREME-R trains XCOPA's model on SIQA, then on COPA: one head through both."""
+    from safetensors.torch import load_file
+
+    store = tmp_path / "store"
+    chain = "tasks.chain={extends: synthetic/xcopa, train_first: synthetic/hellaswag}"
+    targets = "targets=[{task: chain, rows: 32, languages: [qac], training: {steps: 2, learning_rate: 1e-9}}]"
+    run(tiny_recipe, store, chain, targets, "intermediate={baseline: {}}", "retrieval={tasks: []}")
+    folders = {}
+    for folder in (store / "artefacts").glob("target-*"):
+        facts = Store(store).facts(*folder.name.split("-", 1))
+        folders["first" if "before" in facts["label"] else "second"] = folder
+    first, second = (load_file(folders[name] / "heads.safetensors") for name in ("first", "second"))
+    before = {key.partition("|")[2]: tensor for key, tensor in first.items()}
+    assert set(key.partition("|")[0] for key in first) == {"synthetic/hellaswag"}
+    for key, tensor in second.items():
+        assert key.startswith("chain|") and torch.allclose(tensor, before[key.partition("|")[2]], atol=1e-5)

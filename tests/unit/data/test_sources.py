@@ -351,7 +351,7 @@ def test_a_loading_script_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
     assert len(load(get("mlqa"), "dev", "de", DataConfig(source="hub")).examples) == 1
     ((args, options),) = asked
-    assert args == ("facebook/mlqa", None) and options["revision"] == "e" * 40
+    assert args == ("facebook/mlqa",) and options["revision"] == "e" * 40
     assert options["data_files"] == {"validation": "mlqa.de.de/validation/*.parquet"}
 
 
@@ -461,3 +461,139 @@ def test_a_bad_declaration_is_named(spec: dict[str, Any], words: list[str]) -> N
         declare("mine", spec)
     for word in words:
         assert word in str(caught.value)
+
+
+def nli_plus(root: Path) -> None:
+    """MNLI, SNLI and ANLI with 5, 2 and 3 training rows."""
+    for folder in ("mnli", "snli", *(f"anli/R{r}" for r in (1, 2, 3))):
+        (root / folder).mkdir(parents=True)
+    release = [{"sentence1": f"p{i}", "sentence2": "h", "gold_label": "neutral"} for i in range(5)]
+    for split, name in (("train", "train"), ("dev_matched", "dev")):
+        jsonl(root / "mnli" / f"multinli_1.0_{split}.jsonl", *release)
+        jsonl(root / "snli" / f"snli_1.0_{name}.jsonl", *release[:2], release[0] | {"gold_label": "-"})
+        for r in (1, 2, 3):
+            jsonl(root / "anli" / f"R{r}" / f"{name}.jsonl", {"context": f"R{r}", "hypothesis": "h", "label": "c"})
+
+
+def test_anli_plus_is_one_task_of_three_parts(tmp_path: Path) -> None:
+    nli_plus(tmp_path)
+    task, config = get("anli+"), DataConfig(tmp_path, source="files")
+    loaded = load(task, "train", "en", config)
+    ids = [row["id"].split("/")[0] for row in loaded.examples]
+    # One of each part in turn, so that the first rows of dev, by which a step is chosen, are not of MNLI alone.
+    assert ids == ["mnli", "snli", "anli"] * 2 + ["mnli", "anli"] + ["mnli"] * 2 and loaded.dropped == {"-": 1}
+    assert len(set(row["id"] for row in loaded.examples)) == 10
+    parts = [load(part, "train", "en", config).examples for part in task.parts]
+    assert sorted(row["text"] for row in loaded.examples) == sorted(row["text"] for part in parts for row in part)
+    assert evaluation_splits(task, config) == {"en": "dev"}
+    before = fingerprint(task, "train", "en", config)
+    jsonl(tmp_path / "anli" / "R2" / "train.jsonl", {"context": "new", "hypothesis": "h", "label": "e"})
+    assert fingerprint(task, "train", "en", config) != before
+    (tmp_path / "snli" / "snli_1.0_train.jsonl").unlink()
+    with pytest.raises(DataError, match="snli: no train rows in 'en'"):
+        load(task, "train", "en", config)
+
+
+def test_a_recipe_may_replace_a_part(tmp_path: Path) -> None:
+    nli_plus(tmp_path)
+    jsonl(tmp_path / "mine.jsonl", nli(0), nli(1))
+    mine = declare("mnli", {"extends": "mnli", "files": {"train": "mine.jsonl"}})
+    task = get("anli+", {"mnli": mine})
+    rows = load(task, "train", "en", DataConfig(tmp_path, source="files")).examples
+    assert [row["text"] for row in rows if row["id"].startswith("mnli/")] == ["a", "a"]
+    two = declare("two", {"kind": "classification", "parts": ["mnli", "snli"]})
+    assert two.labels == get("mnli").labels and [part.name for part in two.parts] == ["mnli", "snli"]
+    for parts, words in (("mnli", "two or more"), (["mnli", "nothing"], "no task"), (["mnli", "qqp"], "other labels")):
+        with pytest.raises(RecipeError, match=words):
+            declare("two", {"kind": "classification", "parts": parts})
+
+
+def test_ccgbank_is_read_section_by_section(tmp_path: Path) -> None:
+    leaves = "(<T S[dcl] 0 2> (<L NP NNP NNP Anna NP>) (<L S[dcl]\\NP VBD VBD ran S[dcl]\\NP>) )"
+    for section, name in (("02", "wsj_0201"), ("21", "wsj_2101"), ("21", "wsj_2100"), ("00", "wsj_0001")):
+        folder = tmp_path / "ccg" / "AUTO" / section
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.auto").write_text(f"ID={name}.1 PARSER=GOLD NUMPARSE=1\n{leaves}\n")
+    task = declare("ccg", {"extends": "ccg", "labels": ["NP", "S[dcl]\\NP"]})
+    config = DataConfig(tmp_path)
+    with pytest.raises(DataError, match=r"ccg/train\.tsv does not exist"):
+        load(task, "train", "en", config)
+    for section in range(3, 21):
+        folder = tmp_path / "ccg" / "AUTO" / f"{section:02d}"
+        folder.mkdir()
+        (folder / "wsj.auto").write_text(f"ID=x.{section}\n{leaves}\n")
+    rows = load(task, "train", "en", config).examples
+    assert len(rows) == 21 and rows[0]["tokens"] == ["Anna", "ran"] and rows[0]["tags"] == ["NP", "S[dcl]\\NP"]
+    assert [Path(row["where"]).name[:8] for row in rows[-2:]] == ["wsj_2100", "wsj_2101"]
+    assert len(load(task, "dev", "en", config).examples) == 1
+
+
+def test_candidates_of_mewslix_and_lareqa(tmp_path: Path) -> None:
+    config = DataConfig(tmp_path, source="files")
+    (tmp_path / "mewslix").mkdir()
+    mentions = [
+        {"example_id": f"e{i}", "entity_id": "Q1", "mention_span": {"start": 0, "end": 4, "text": "Anna"}}
+        for i in (1, 2)
+    ]
+    for code in ("de", "tr"):
+        context = {"text": "Anna lief.", "language": code}
+        with (tmp_path / "mewslix" / "wikinews_mentions-dev.jsonl").open("a") as file:
+            file.write(json.dumps({"context": context, "mentions": mentions}) + "\n")
+    entities = [{"entity_id": f"Q{i}", "title": "t", "description": "d"} for i in (1, 2, 3)]
+    jsonl(tmp_path / "mewslix" / "candidate_set_entities.jsonl", *entities)
+    rows = load(get("mewslix"), "dev", "tr", config).examples
+    assert [(r["id"], r["side"], r["gold"], r["span"]) for r in rows] == [
+        *((f"e{i}", "query", ["Q1"], [0, 4]) for i in (1, 2)), *((f"Q{i}", "candidate", [], None) for i in (1, 2, 3)),
+    ]  # fmt: skip
+    (tmp_path / "lareqa").mkdir()
+    questions = [
+        {"id": name, "question": "?", "answers": [{"text": text, "answer_start": start}]}
+        for name, text, start in (("a", "Anna", 0), ("b", "Boris", 10), ("c", "fell", 16))
+    ]
+    paragraph = {
+        "context": "Anna ran. Boris fell.", "sentences": ["Anna ran.", "Boris fell."],
+        "sentence_breaks": [[0, 9], [10, 21]], "qas": questions,
+    }  # fmt: skip
+    (tmp_path / "lareqa" / "de.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
+    rows = load(get("lareqa"), "test", "de", config).examples
+    assert [(r["id"], r["side"], r["gold"]) for r in rows] == [
+        ("0-0-0", "candidate", ["a"]), ("0-0-1", "candidate", ["b", "c"]), ("a", "query", ["0-0-0"]),
+        ("b", "query", ["0-0-1"]), ("c", "query", ["0-0-1"]),
+    ]  # fmt: skip
+
+
+def test_translated_sets_train_in_the_languages_they_are_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "XNLI-MT-1.0" / "multinli"
+    folder.mkdir(parents=True)
+    (folder / "multinli.train.sw.tsv").write_text("premise\thypo\tlabel\na\tb\tcontradictory\n")
+    (row,) = load(get("xnli-translated"), "train", "sw", DataConfig(tmp_path)).examples
+    assert (row["text"], row["text_pair"], row["label"]) == ("a", "b", "contradiction")
+    with pytest.raises(DataError, match="training rows are en only"):
+        load(get("xnli"), "train", "sw", DataConfig(tmp_path))
+
+
+def test_a_mirror_steps_in_where_the_hub_lacks_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    from effstilts.data import hub
+
+    gone: set[str] = set()
+
+    def info(self: Any, name: str, revision: str | None = None, timeout: float = 0) -> Any:
+        if name in gone:
+            raise ConnectionError("404")
+        return type("Info", (), {"sha": revision or "n" * 40})
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    keys = []
+    for missing in ((), ("google-research-datasets/paws-x",), ("google-research-datasets/paws-x", "google/xtreme")):
+        monkeypatch.setattr(hub, "_REVISIONS", {})
+        gone |= set(missing)
+        if len(missing) < 2:
+            keys.append(
+                (hub.settled(get("pawsx"), "de", False).id, fingerprint(get("pawsx"), "test", "de", DataConfig()))
+            )
+    assert [name for name, _ in keys] == ["google-research-datasets/paws-x", "google/xtreme"]
+    assert keys[0][1] != keys[1][1]
+    with pytest.raises(DataError, match=r"cannot ask the hub for the revision of google-research-datasets/paws-x"):
+        fingerprint(get("pawsx"), "test", "de", DataConfig())
