@@ -15,6 +15,7 @@ from effstilts.data.cache import FILE, Rows, read_rows, write_rows
 from effstilts.engine.plain import Model, default_device
 from effstilts.errors import DataError, ModelError
 from effstilts.kinds import kind_of
+from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
 from effstilts.model import adapters, encoder
 from effstilts.model.encoder import Encoder
@@ -164,12 +165,18 @@ class Workbench:
         }
         key = content_key(spec)
         if not self.store.has("rows", key):
-            columns = kind.encode(self.examples(part, split), part.task, opened.tokenizer, length)
+            examples = self.examples(part, split)
+            columns = kind.encode(examples, part.task, opened.tokenizer, length)
+            lost = lost_answers(examples, columns)
+            if lost:
+                self.log.warn(
+                    f"{part.name}, {split}: {lost} of {len(examples)} answers fit no window of {length} tokens"
+                )
 
             def fill(folder: Path) -> None:
                 write_rows(folder / FILE, columns)
 
-            facts = {"task": part.task.name, "language": part.language, "split": split}
+            facts = {"task": part.task.name, "language": part.language, "split": split, "lost_answers": lost}
             tokens = sum(len(row) for row in columns["input_ids"])
             self.store.put("rows", key, fill, facts | {"rows": len(columns["input_ids"]), "tokens": tokens})
             self.log.event("encoded", **facts, rows=len(columns["input_ids"]), tokens=tokens)

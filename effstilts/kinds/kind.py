@@ -95,6 +95,14 @@ def tokenize(tokenizer: Any, firsts: Sequence[str], seconds: Sequence[str] | Non
         yield from tokenizer(part, pair, **options).encodings
 
 
+def lost_answers(examples: Sequence[Example], columns: Columns) -> int:
+    """Examples with an answer that no window of theirs holds whole, so that they are trained as having none."""
+    if "start" not in columns:
+        return 0
+    found = {index for index, start in zip(columns["example"], columns["start"], strict=True) if start > 0}
+    return sum(bool(example["answers"]) and index not in found for index, example in enumerate(examples))
+
+
 def second_start(encoding: Any) -> int:
     """Index of the first token that belongs to segment 2 (by type id, else 0 for none)."""
     types = encoding.type_ids

@@ -11,6 +11,7 @@ import pytest
 from effstilts.data.sources import DataConfig, load
 from effstilts.errors import DataError, RecipeError
 from effstilts.kinds import kind_of
+from effstilts.kinds.kind import lost_answers
 from effstilts.tasks.registry import declare, get
 from effstilts.tasks.task import SplitName
 
@@ -172,6 +173,20 @@ def test_rows_of_100_000_characters(tmp_path: Path, tokenizer: Any) -> None:
     (row,) = load(get("udpos"), "dev", "de", config).examples
     columns = kind_of("tagging").encode([row], get("udpos"), tokenizer, 128)
     assert sum(map(len, columns["places"])) == 20_000 and max(map(len, columns["input_ids"])) <= 128
+
+
+def test_answers_that_no_window_holds_are_counted(tmp_path: Path, tokenizer: Any) -> None:
+    """An answer longer than the window is lost to training; one in the last window of a long context is not."""
+    context = "Anna " * 200 + "Boris ran."
+    questions = [question("whole", context.strip(), 0), question("end", "Boris", 1000), question("begin", "Anna", 0)]
+    put(tmp_path, "xquad/xquad.de.json", squad(context, *questions))
+    rows = load(get("xquad"), "test", "de", DataConfig(tmp_path)).examples
+    columns = kind_of("span").encode(rows, get("xquad"), tokenizer, 48)
+    assert (
+        lost_answers(rows, columns) == 1
+        and lost_answers(rows[1:], kind_of("span").encode(rows[1:], get("xquad"), tokenizer, 48)) == 0
+    )
+    assert lost_answers([{"text": "a"}], {"input_ids": [[1]], "example": [0]}) == 0
 
 
 def test_tasks_of_a_set_that_nothing_is_known_of_yet(tmp_path: Path) -> None:
