@@ -79,7 +79,7 @@ def write_submission(
     finally:
         for aside in asides.values():
             shutil.rmtree(aside, ignore_errors=True)
-    others = sorted({cell["task"] for cell in record["cells"] if not _belongs(cell, choice.benchmark)})
+    others = _others(record["cells"], choice.benchmark)
     head = f"{out}: {choice.run}, arm {cells[0]['arm']}, seed {seed}, as {choice.benchmark.version}"
     return "\n".join([head, "", *_summary(choice.benchmark, written, missing, others)])
 
@@ -137,6 +137,16 @@ def _aside(folder: Path) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
     return aside
+
+
+def _others(cells: Sequence[Record], benchmark: Benchmark) -> list[str]:
+    """The run's tasks that the benchmark does not know; of those that it knows, the languages that it does not."""
+    left: dict[str, list[str]] = {}
+    for cell in cells:
+        if not _belongs(cell, benchmark) and cell["language"] not in left.setdefault(cell["task"], []):
+            left[cell["task"]].append(cell["language"])
+    known = {task for task in left if _official(task, benchmark) in benchmark.targets}
+    return [f"{task} ({', '.join(left[task])})" if task in known else task for task in sorted(left)]
 
 
 class _Rows:

@@ -95,7 +95,7 @@ def test_what_is_not_the_benchmarks_is_named_and_left_out(run: Run) -> None:
     run.add("copa", "en", [1])
     run.add("udpos", "de", [["X"]], arm="baseline")
     del run.cells[-1]["score"]
-    assert "not of xtreme: copa, panx" in run.submit()
+    assert "not of xtreme: copa, panx (lt)" in run.submit()
     assert [p.name for p in run.out.iterdir()] == ["panx"]
 
 
