@@ -82,7 +82,7 @@ def test_mistakes_are_one_line(
         (["retrieve", "tiny:nli", "--tasks", "synthetic/tatoeba", "--languages", "xx"], 2, "no language 'xx'"),
         (["retrieve", "tiny:nli", "--tasks", "synthetic/tatoeba", "--layers", "0,9"], 4, "layer 9 does not exist"),
         (["retrieve", "tiny:nli", "--layers", "first"], 2, "numbers from 0"),
-        (["retrieve", "tiny:nli", "--pooling", "max"], 2, "mean, cls or mean,cls"),
+        (["retrieve", "tiny:nli", "--pooling", "max"], 2, "mean, cls, weighted, or several"),
         (["retrieve", "tiny:nli", "--picture", "a.gif"], 2, ".png, .svg, .pdf"),
         (["export", "tiny", str(tmp_path / "x")], 2, "say which, RUN:ARM or --arm"),
     ):
