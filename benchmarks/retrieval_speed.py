@@ -52,32 +52,44 @@ class Clock:
         return self.end - time.perf_counter()
 
 
-def alternate(contenders: dict[str, Callable[[], Any]], rounds: int, clock: Clock) -> dict[str, list[float]]:
-    """Seconds of each run, A B A B; at least two rounds, then as many as asked while time is left."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+Runs = dict[str, list[tuple[float, float]]]
+
+
+def alternate(contenders: dict[str, Callable[[], Any]], rounds: int, clock: Clock) -> Runs:
+    """(seconds, processor seconds) of each run, A B A B; at least two rounds, then as many as asked while time is left.
+
+    The processor's seconds tell what a run takes when other jobs hold the machine.
+    """
+    seconds: Runs = {name: [] for name in contenders}
     for done in range(max(2, rounds)):
         began = time.perf_counter()
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append((time.perf_counter() - start, time.process_time() - used))
         if done >= 1 and clock.left() < time.perf_counter() - began:
             break
     return seconds
 
 
-def compare(seconds: dict[str, list[float]], ours: str) -> dict[str, Any]:
-    """Ratios of each peer's median to ours, with the extremes over all pairs of runs."""
-    mine = seconds[ours]
+def compare(seconds: Runs, ours: str) -> dict[str, Any]:
+    """Ratios of each peer's median to ours, with the extremes over all pairs of runs, and by processor time."""
+    mine = [wall for wall, _ in seconds[ours]]
     return {
         name: {
-            "seconds": round(float(np.median(runs)), 4),
-            "runs": [round(value, 4) for value in runs],
-            "ratio": round(float(np.median(runs) / np.median(mine)), 2),
-            "spread": [round(min(runs) / max(mine), 2), round(max(runs) / min(mine), 2)],
+            "seconds": round(median(seconds, name), 4),
+            "runs": [round(wall, 4) for wall, _ in runs],
+            "ratio": round(median(seconds, name) / median(seconds, ours), 2),
+            "spread": [round(min(runs)[0] / max(mine), 2), round(max(runs)[0] / min(mine), 2)],
+            "processor seconds": round(median(seconds, name, 1), 4),
+            "ratio by processor time": round(median(seconds, name, 1) / median(seconds, ours, 1), 2),
         }
         for name, runs in seconds.items()
     }
+
+
+def median(seconds: Runs, name: str, which: int = 0) -> float:
+    return float(np.median([run[which] for run in seconds[name]]))
 
 
 def gemm_rate(dtype: torch.dtype) -> float:
@@ -162,16 +174,17 @@ def embedding(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
             rate, work = gemm_rate(dtype), operations(made.lengths, layer)
             peer = whole(lines) if layer == 12 else eighth(lines)
             exact = embed(encoder, lines, Pooling(layer), precision="fp32")
-            best = min(seconds["effstilts"])
+            used, processor = median(seconds, "effstilts"), median(seconds, "effstilts", 1) / options.threads
             result[f"layer {layer}"] = {
                 "against": compare(seconds, "effstilts"),
                 "tokens": int(made.lengths.sum()),
                 "gflop": round(work, 1),
-                "gflops": round(work / float(np.median(seconds["effstilts"])), 1),
+                "gflops": round(work / used, 1),
                 "machine gflops": round(rate, 1),
-                "share of the machine's rate": round(work / float(np.median(seconds["effstilts"])) / rate, 3),
+                "share of the machine's rate": round(work / used / rate, 3),
+                "the same by processor time": round(work / processor / rate, 3),
                 "floor seconds": round(work / rate, 3),
-                "over the floor": round(best * rate / work, 3),
+                "over the floor": round(used * rate / work, 3),
                 "largest 1 - cosine to fp32": far(made.vectors[0], exact),
                 "largest 1 - cosine of fp32 to sentence-transformers": far(exact, peer),
             }
@@ -258,7 +271,7 @@ def neighbours(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
         "of them with a worse true score": worse,
         "machine gflops": round(rate, 1),
         "floor seconds": round(floor, 2),
-        "over the floor": round(float(np.median(seconds["effstilts"])) / floor, 2),
+        "over the floor": round(median(seconds, "effstilts") / floor, 2),
         "bytes read at least": int(x.nbytes + y.nbytes),
         "peak memory over the vectors": peak_memory(count, dim),
         f"at {few} vectors": compare(small, "effstilts"),
@@ -391,7 +404,8 @@ def text_of(record: dict[str, Any], depth: int = 0) -> str:
         pad = "  " * depth
         if isinstance(value, dict) and "ratio" in value:
             low, high = value["spread"]
-            lines.append(f"{pad}{key}: {value['seconds']} s, {value['ratio']} x ours ({low} to {high})")
+            processor = f"{value['processor seconds']} s of processor, {value['ratio by processor time']} x"
+            lines.append(f"{pad}{key}: {value['seconds']} s, {value['ratio']} x ours ({low} to {high}); {processor}")
         elif isinstance(value, dict):
             lines += [f"{pad}{key}:", text_of(value, depth + 1)]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
