@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from effstilts.cost.meter import Meter
 from effstilts.data.cache import Rows
-from effstilts.data.order import Order, key, mixture_weights
+from effstilts.data.order import Order, Share, key, mixture
 from effstilts.engine.checkpoint import Checkpoints
 from effstilts.engine.guard import collapse
 from effstilts.engine.loop import TrainTask, train
@@ -57,10 +58,8 @@ def train_phase(bench: Workbench, step: Step) -> None:
         opened = bench.open_for_training(step)
         model = Model(opened, bench.heads(step, opened, fresh=True)).to(bench.device)
         tasks = [_train_task(bench, part, opened) for part in step.parts]
-        order = _order(step, [len(task.rows) for task in tasks])
-        steps = step.training.steps or order.steps_for(
-            step.training.epochs, [step.phase.cap] * len(tasks) if len(tasks) > 1 else ()
-        )
+        order, counted = _order(step, [len(task.rows) for task in tasks])
+        steps = step.training.steps or order.steps_for(step.training.epochs, counted)
         engine = PlainEngine(model, step.training, bench.device)
         model.train()
         progress, chosen = train(
@@ -118,30 +117,45 @@ def _train_task(bench: Workbench, part: TaskPart, opened: encoder.Encoder) -> Tr
     return TrainTask(part.name, kind, part.head, rows, kind.widths(rows), sample_ids)
 
 
-def _order(step: Step, sizes: list[int]) -> Order:
+def _order(step: Step, sizes: list[int]) -> tuple[Order, list[int]]:
+    """The order of a step's rows, and the rows of each part that count for an epoch."""
     phase = step.phase
-    if phase.mixing == "fixed":
-        weights = tuple(part.weight for part in step.parts)
-    else:
-        weights = mixture_weights(sizes, phase.cap, phase.temperature)
-    return Order(tuple(sizes), weights, step.training.batch_size, step.seed)
+    shares = [
+        Share(part.task.name if part.language_exponent else "", part.weight, part.language_exponent)
+        for part in step.parts
+    ]
+    weights, counted = mixture(sizes, shares, phase.cap, phase.temperature, fixed=phase.mixing == "fixed")
+    return Order(tuple(sizes), weights, step.training.batch_size, step.seed), counted
+
+
+def selection_groups(parts: Sequence[TaskPart]) -> dict[str, list[TaskPart]]:
+    """Task -> its parts, of the tasks whose dev score selects weights. Beside others masked LM does not count: its
+    accuracy is of another scale and rises for as long as it is trained."""
+    groups: dict[str, list[TaskPart]] = {}
+    for part in parts:
+        groups.setdefault(part.task.name, []).append(part)
+    others = {name: own for name, own in groups.items() if not kind_of(own[0].task.kind).shared_head}
+    return others or groups
 
 
 def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapping[str, float]] | None:
-    """Scores on the first `evaluate_examples` of each part's dev split, in the training language; their mean, each
-    task with equal weight, is what selection goes by. None where no part has a dev split."""
+    """Scores on the first `evaluate_examples` of each part's dev split, in the training language; "score", what
+    selection goes by, is the mean over tasks with equal weight (jiant's EqualMetricAggregator), of a task's languages
+    their mean. None where no part has a dev split."""
     parts = [part for part in step.parts if bench.has_split(part, "dev")]
     if not parts:
         return None
     training = step.training
     dev = [TaskPart(part.task, part.language, rows=training.evaluate_examples) for part in parts]
     rows = [bench.rows(part, "dev", model.encoder) for part in dev]
+    groups = selection_groups(dev)
 
     def scores() -> Mapping[str, float]:
         found: dict[str, float] = {}
         for part, own in zip(dev, rows, strict=True):
             found[part.name] = _score(bench, part, "dev", model, part.head, own, training)[0][part.task.score]
-        return {**found, "score": sum(found.values()) / len(found)}
+        of_tasks = [fmean(found[part.name] for part in own) for own in groups.values()]
+        return {**found, "score": fmean(of_tasks)}
 
     return scores
 

@@ -19,7 +19,7 @@ from effstilts.data import sources
 from effstilts.errors import RecipeError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
-from effstilts.phases import evaluate_target, make_tokenizer, retrieve, train_phase
+from effstilts.phases import evaluate_target, make_tokenizer, retrieve, selection_groups, train_phase
 from effstilts.recipe import Method, Phase, Recipe, Retrieval, Share, Target, Training
 from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import content_key
@@ -34,6 +34,8 @@ _LATER_SETTINGS = ("margin", "neighbours", "mode", "space")
 
 # Settings that say how a step is carried out and not what it computes.
 _NOT_IN_KEY = ("checkpoint_every",)
+# Settings that came later: they enter a key where they differ from what was done before.
+_LATER_TRAINING = ("warmup_steps",)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
     graph = Graph()
     for seed in recipe.seeds:
         base = _phase_one(recipe, bench, graph, seed)
-        for arm, phase in recipe.intermediate.items():
+        for arm in recipe.arms or recipe.intermediate:
+            phase = recipe.intermediate[arm]
             encoder = base
             if phase.tasks:
                 label = f"intermediate {arm}, seed {seed}"
@@ -195,6 +198,7 @@ def _retrieval(
     task = bench.task(name)
     evaluator_of(task, "retrieval.tasks")
     settings = recipe.retrieval
+    settings = dataclasses.replace(settings, layer=settings.layers.get(name, settings.layer), layers={})
     for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)
         spec = {
@@ -235,9 +239,12 @@ def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: 
                 "train": _part_identity(bench, part, "train"),
                 "dev": _part_identity(bench, part, "dev") if bench.has_split(part, "dev") else None,
                 "weight": part.weight,
+                **({"language_exponent": part.language_exponent} if part.language_exponent else {}),
             }
             for part in parts
         ],
+        # Selection was once by the mean over parts; with one evaluation alone there is nothing to select.
+        **({"selection": "tasks"} if phase.training.evaluate_every and len(parts) > len(selection_groups(parts)) else {}),
         "mixing": [phase.mixing, phase.cap, phase.temperature] if len(parts) > 1 else None,
         "training": _settings(phase.training),
         "method": _method(phase.method, base),
@@ -262,7 +269,8 @@ def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: 
 
 
 def _settings(training: Training) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(training).items() if k not in _NOT_IN_KEY}
+    kept = {k: v for k, v in dataclasses.asdict(training).items() if k not in _NOT_IN_KEY}
+    return {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != getattr(Training, k)}
 
 
 def _method(method: Method, base: Source | Step) -> dict[str, Any]:
@@ -286,7 +294,7 @@ def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskP
         default = task.languages if all_languages else (task.training_language,)
         for language in share.languages or default:
             _known_language(task, language)
-            parts.append(TaskPart(task, language, rows=share.rows, weight=share.weight))
+            parts.append(TaskPart(task, language, share.rows, share.weight, share.language_exponent))
     return tuple(parts)
 
 

@@ -64,8 +64,8 @@ class Training:
     batch_size: examples of one optimizer step, over all micro-batches and processes.
     micro_tokens: tokens of one micro-batch, padding included. Bounds memory; the gradient does not depend on it.
     learning_rate, head_learning_rate: peak; 0 for the head means the same as the encoder's.
-    warmup: share of the steps; weight_decay: not on biases and LayerNorm; clip_norm: of the whole gradient.
-    evaluate_every: steps between evaluations on dev, 0: at the end alone; evaluate_examples: first rows of dev used.
+    warmup: share of the steps; warmup_steps, where not 0, wins; weight_decay: not on biases and LayerNorm; clip_norm: of the whole gradient.
+    evaluate_every: steps between evaluations on dev, 0: at the end alone; evaluate_examples: first rows of dev used, 0: all.
     patience: evaluations without a better score before training stops, 0: never.
     checkpoint_every: steps between checkpoints.
     precision: `fp32`, or `bf16` (autocast, weights and optimizer stay fp32).
@@ -80,6 +80,7 @@ class Training:
     learning_rate: float = 2e-5
     head_learning_rate: float = 0.0
     warmup: float = 0.1
+    warmup_steps: int = 0
     weight_decay: float = 0.01
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -95,12 +96,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Share:
-    """One task of a mixture. weight: its fixed share, for `mixing: fixed`; rows: training rows used, 0: all."""
+    """One task of a mixture.
+
+    weight: its fixed share, for `mixing: fixed`; rows: training rows used of each language, 0: all.
+    language_exponent: 0: each language counts as a task of its own, with this weight. Above 0: the languages are one
+        task, whose steps they share as rows ** exponent (Conneau and Lample 2019, section 3.1: 0.7; XLM-R: 0.3).
+    """
 
     task: str
     weight: float = 1.0
     rows: int = 0
     languages: tuple[str, ...] = ()
+    language_exponent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ class Retrieval:
     """Sentence retrieval on the encoder of phase 2, as it is.
 
     layer: index into hidden_states, where 0 is the embedding output; -1: the protocol's choice for the depth
-        (12 layers: 8, 24 layers: 14, else two thirds of the depth).
+        (12 layers: 8, 24 layers: 14, else two thirds of the depth). layers: another one for a task, by its name.
     pooling: `mean` over the tokens, `cls`, or `weighted` by the token's place; special_tokens: whether a mean counts
         <s> and </s>, as XTREME's does.
     rows: first sentence pairs used (mining: first sentences of each side), 0: all. Fewer candidates make the task
@@ -154,6 +161,7 @@ class Retrieval:
     tasks: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     layer: int = -1
+    layers: Mapping[str, int] = field(default_factory=dict)
     pooling: Literal["mean", "cls", "weighted"] = "mean"
     special_tokens: bool = True
     rows: int = 0
@@ -188,6 +196,7 @@ class Recipe:
     seeds: one run of the graph each; `mlm_seed`: fixed seed of phase 1, so that all seeds share one encoder, as a
         public checkpoint is shared; -1: phase 1 is trained anew with each seed.
     intermediate: arm name -> phase 2. An empty arm is the baseline "no intermediate task".
+    arms: the arms that run, empty: all.
     tasks: tasks that the recipe declares itself (name -> declaration).
     """
 
@@ -198,6 +207,7 @@ class Recipe:
     mlm_seed: int = -1
     mlm: Phase = field(default_factory=Phase)
     intermediate: Mapping[str, Phase] = field(default_factory=lambda: {"baseline": Phase()})
+    arms: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
     retrieval: Retrieval = field(default_factory=Retrieval)
     training: Training = field(default_factory=Training)
@@ -280,6 +290,14 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("model new has random weights: give phase 1 (mlm) its tasks, or name a checkpoint")
     if recipe.model.name == "new" and "model_type" not in recipe.model.config:
         refuse("model.config: 'model_type' is missing (for example xlm-roberta)")
+    for arm in recipe.arms:
+        if arm not in recipe.intermediate:
+            refuse(f"arms: no arm {arm!r} in intermediate{did_you_mean(arm, recipe.intermediate)}")
+    for task in recipe.retrieval.layers:
+        if task not in recipe.retrieval.tasks:
+            refuse(
+                f"retrieval.layers: {task!r} is not among retrieval.tasks{did_you_mean(task, recipe.retrieval.tasks)}"
+            )
     places = {"mlm": recipe.mlm, **{f"intermediate.{n}": arm for n, arm in recipe.intermediate.items()}}
     for name, phase in places.items():
         check_training(phase.training, f"{where}: {name}.training")
@@ -291,6 +309,8 @@ def _check(recipe: Recipe, where: str) -> None:
             refuse(f"{name}.tasks: a task stands twice in {tasks}")
         if any(share.weight <= 0 or share.rows < 0 for share in phase.tasks):
             refuse(f"{name}.tasks: weights are above 0, rows 0 or more")
+        if any(not 0 <= share.language_exponent <= 1 for share in phase.tasks):
+            refuse(f"{name}.tasks: language_exponent is from 0 to 1")
     if recipe.mlm.method.name != "full" and recipe.mlm.tasks and recipe.model.name == "new":
         refuse("mlm.method: random weights need full training")
     if recipe.retrieval.neighbours < 1 or recipe.retrieval.rows < 0:
@@ -317,12 +337,14 @@ def check_training(training: Training, at: str) -> None:
         "learning_rate must be above 0": t.learning_rate > 0,
         "head_learning_rate must be 0 or more": t.head_learning_rate >= 0,
         "warmup is a share of the steps, from 0 to 1": 0 <= t.warmup <= 1,
+        "warmup_steps must be 0 or more": t.warmup_steps >= 0,
         "weight_decay must be 0 or more": t.weight_decay >= 0,
         "beta2 must be in [0, 1)": 0 <= t.beta2 < 1,
         "epsilon must be above 0": t.epsilon > 0,
         "clip_norm must be above 0": t.clip_norm > 0,
         "evaluate_every, patience must be 0 or more": min(t.evaluate_every, t.patience) >= 0,
-        "evaluate_examples, checkpoint_every must be 1 or more": min(t.evaluate_examples, t.checkpoint_every) >= 1,
+        "evaluate_examples must be 0 or more": t.evaluate_examples >= 0,
+        "checkpoint_every must be 1 or more": t.checkpoint_every >= 1,
         "dropout must be in [0, 1), or -1": t.dropout == -1 or 0 <= t.dropout < 1,
         "mask_share must be in (0, 1)": 0 < t.mask_share < 1,
     }

@@ -31,12 +31,13 @@ ENCODER_FOLDER = "encoder"
 
 @dataclass(frozen=True)
 class TaskPart:
-    """One language of a task in a step. rows: first rows used, 0: all; weight: for fixed mixing."""
+    """One language of a task in a step. rows: first rows used, 0: all; weight, language_exponent: of its share."""
 
     task: Task
     language: str
     rows: int = 0
     weight: float = 1.0
+    language_exponent: float = 0.0
 
     @property
     def head(self) -> str:

@@ -128,9 +128,9 @@ class Order:
         )
         return Batch(task, rows, keys)
 
-    def steps_for(self, epochs: float, caps: Sequence[int] = ()) -> int:
-        """Steps of `epochs` passes; in a mixture an epoch is the rows of all tasks, `caps` at most for each."""
-        counted = [min(size, cap) for size, cap in zip(self.sizes, caps or self.sizes, strict=True)]
+    def steps_for(self, epochs: float, counted: Sequence[int] = ()) -> int:
+        """Steps of `epochs` passes; in a mixture an epoch is the `counted` rows of each task, else all rows."""
+        counted = counted or self.sizes
         return max(1, round(epochs * sum(-(-rows // self.batch_size) for rows in counted)))
 
 
@@ -140,6 +140,36 @@ def _owners(shares: tuple[int, ...], seed: int, cycle: int) -> Any:
     return slots[permutation(len(slots), seed ^ 0x5EED, cycle)]
 
 
-def mixture_weights(sizes: Sequence[int], cap: int, temperature: float) -> tuple[float, ...]:
-    """Examples-proportional mixing with a cap and a temperature: min(n, cap) ** (1 / T) (Raffel et al. 2020)."""
-    return tuple(min(size, cap) ** (1.0 / temperature) for size in sizes)
+@dataclass(frozen=True)
+class Share:
+    """One entry of a mixture. weight: for fixed shares. group, exponent: entries of one group are languages of one
+    task and share its steps as size ** exponent; an entry without a group is a task of its own."""
+
+    group: str = ""
+    weight: float = 1.0
+    exponent: float = 0.0
+
+
+def mixture(
+    sizes: Sequence[int], shares: Sequence[Share], cap: int, temperature: float, fixed: bool
+) -> tuple[tuple[float, ...], list[int]]:
+    """Weights [entries] of a mixture, and how many rows of each entry count for an epoch [entries].
+
+    A task weighs min(n, cap) ** (1 / T) (Raffel et al. 2020, section 3.5.2), or its fixed weight; in a task that is a
+    group of languages, language l of them has size_l ** exponent / sum of these (Conneau and Lample 2019, 3.1).
+    """
+    if len(sizes) == 1:
+        return (1.0,), list(sizes)
+    groups: dict[str, list[int]] = {}
+    for place, share in enumerate(shares):
+        groups.setdefault(share.group or f"#{place}", []).append(place)
+    weights, counted = [0.0] * len(sizes), [0] * len(sizes)
+    for places in groups.values():
+        own = [sizes[i] for i in places]
+        powers = [size ** shares[i].exponent for size, i in zip(own, places, strict=True)]
+        rows = min(sum(own), cap)
+        whole = shares[places[0]].weight if fixed else rows ** (1.0 / temperature)
+        for i, power in zip(places, powers, strict=True):
+            weights[i] = whole * power / sum(powers)
+            counted[i] = min(sizes[i], max(1, round(rows * power / sum(powers)))) if len(places) > 1 else rows
+    return tuple(weights), counted

@@ -46,10 +46,10 @@ class TrainTask:
     sample_ids: Callable[[Sequence[int]], list[str]]
 
 
-def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up over `warmup` of the steps (at least one), then linear decay towards 0. Factor of update
-    `step` >= 1."""
-    rising = max(1, round(warmup * steps))
+def learning_rate_factor(step: int, steps: int, warmup: float, warmup_steps: int = 0) -> float:
+    """Linear warm-up over `warmup_steps`, or `warmup` of the steps (at least one, at most all), then linear decay
+    towards 0. Factor of update `step` >= 1."""
+    rising = min(steps, max(1, warmup_steps or round(warmup * steps)))
     if step <= rising:
         return step / rising
     return (steps + 1 - step) / (steps + 1 - rising)
@@ -148,7 +148,7 @@ def _update(
     except Exception:
         engine.discard()
         raise
-    engine.step(learning_rate_factor(progress.step + 1, steps, training.warmup))
+    engine.step(learning_rate_factor(progress.step + 1, steps, training.warmup, training.warmup_steps))
     return loss, norm
 
 

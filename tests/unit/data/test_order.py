@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effstilts.data.order import Order, key, mix, mixture_weights, permutation, stream, uniform
+from effstilts.data.order import Order, Share, key, mix, mixture, permutation, stream, uniform
+
+
+def weights(sizes: list[int], cap: int, temperature: float = 1.0) -> tuple[float, ...]:
+    return mixture(sizes, [Share()] * len(sizes), cap, temperature, fixed=False)[0]
 
 
 @given(st.integers(1, 200), st.integers(0, 2**40), st.integers(1, 50))
@@ -20,7 +24,7 @@ def test_every_row_comes_once_an_epoch_whatever_the_batch(size: int, seed: int, 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 2**30), st.integers(1, 16))
 def test_each_task_of_a_mixture_walks_its_own_epochs(sizes: list[int], seed: int, batch: int) -> None:
-    order = Order(tuple(sizes), mixture_weights(sizes, 1 << 17, 1.0), batch, seed)
+    order = Order(tuple(sizes), weights(sizes, 1 << 17), batch, seed)
     cycle = sum(order.cycle)
     seen: dict[int, list[int]] = {task: [] for task in range(len(sizes))}
     counts = dict.fromkeys(range(len(sizes)), 0)
@@ -65,9 +69,44 @@ def test_uniform_is_uniform() -> None:
     assert counts.std() / counts.mean() < 0.1
 
 
-def test_mixture_weights() -> None:
-    assert mixture_weights([100, 400], 200, 1.0) == (100, 200)
-    assert mixture_weights([100, 400], 1000, 2.0) == (10, 20)
-    assert Order((100, 400), (1, 1), 10, 0).steps_for(2, (50, 1000)) == 2 * (5 + 40)
+def test_examples_proportional_mixing_with_cap_and_temperature() -> None:
+    assert weights([100, 400], 200) == (100, 200)
+    assert weights([100, 400], 1000, 2.0) == (10, 20)
+    _, counted = mixture([100, 400], [Share(), Share()], 200, 1.0, fixed=False)
+    assert counted == [100, 200] and Order((100, 400), (1, 1), 10, 0).steps_for(2, counted) == 2 * (10 + 20)
     with pytest.raises(ValueError):
         Order((), (), 4, 0)
+
+
+def test_fixed_shares() -> None:
+    found, counted = mixture([100, 400], [Share(weight=3), Share(weight=1)], 1 << 17, 1.0, fixed=True)
+    assert found == (3, 1) and counted == [100, 400]
+
+
+def test_languages_of_one_task_share_its_steps_by_their_exponent() -> None:
+    """16 and 1 million lines at exponent 0.5 are drawn 4 to 1, and the task weighs what its rows weigh under the cap."""
+    shares = [Share("lm", 1.0, 0.5), Share("lm", 1.0, 0.5), Share()]
+    found, counted = mixture([16_000_000, 1_000_000, 50_000], shares, 100_000, 1.0, fixed=False)
+    assert found == pytest.approx((80_000, 20_000, 50_000)) and counted == [80_000, 20_000, 50_000]
+    fixed, _ = mixture([16_000_000, 1_000_000, 50_000], shares, 100_000, 1.0, fixed=True)
+    assert fixed == pytest.approx((0.8, 0.2, 1.0))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**6), st.sampled_from(["", "a", "b"])), min_size=2, max_size=8),
+    st.integers(1, 10**6),
+    st.floats(0.05, 1),
+    st.floats(0.5, 5),
+)
+def test_a_tasks_weight_does_not_depend_on_how_its_languages_share_it(
+    entries: list[tuple[int, str]], cap: int, exponent: float, temperature: float
+) -> None:
+    sizes = [size for size, _ in entries]
+    shares = [Share(group, 1.0, exponent if group else 0.0) for _, group in entries]
+    found, counted = mixture(sizes, shares, cap, temperature, fixed=False)
+    assert all(weight > 0 for weight in found) and all(1 <= n <= size for n, size in zip(counted, sizes, strict=True))
+    for group in ("a", "b"):
+        own = [i for i, (_, name) in enumerate(entries) if name == group]
+        if own:
+            rows = min(sum(sizes[i] for i in own), cap)
+            assert sum(found[i] for i in own) == pytest.approx(rows ** (1 / temperature))

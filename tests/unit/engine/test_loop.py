@@ -180,6 +180,8 @@ def test_learning_rate() -> None:
     assert rates[:2] == [0.5, 1.0] and rates[2] == pytest.approx(8 / 9)
     assert rates[-1] == pytest.approx(1 / 9) and all(a >= b for a, b in itertools.pairwise(rates[1:]))
     assert learning_rate_factor(1, 10, 0.0) == 1.0
+    assert learning_rate_factor(2, 10, 0.0, 4) == 0.5 and learning_rate_factor(10, 10, 0.9, 4) == pytest.approx(1 / 7)
+    assert learning_rate_factor(10, 10, 0.0, 40) == 1.0
 
 
 def test_no_decay_on_biases_and_norms(tokenizer: Any, tmp_path: Path) -> None:
