@@ -244,7 +244,11 @@ def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: 
             for part in parts
         ],
         # Selection was once by the mean over parts; with one evaluation alone there is nothing to select.
-        **({"selection": "tasks"} if phase.training.evaluate_every and len(parts) > len(selection_groups(parts)) else {}),
+        **(
+            {"selection": "tasks"}
+            if phase.training.evaluate_every and len(parts) > len(selection_groups(parts))
+            else {}
+        ),
         "mixing": [phase.mixing, phase.cap, phase.temperature] if len(parts) > 1 else None,
         "training": _settings(phase.training),
         "method": _method(phase.method, base),

@@ -84,7 +84,7 @@ def test_fixed_shares() -> None:
 
 
 def test_languages_of_one_task_share_its_steps_by_their_exponent() -> None:
-    """16 and 1 million lines at exponent 0.5 are drawn 4 to 1, and the task weighs what its rows weigh under the cap."""
+    """16 and 1 million lines at exponent 0.5 are drawn 4 to 1; the task weighs what its rows weigh under the cap."""
     shares = [Share("lm", 1.0, 0.5), Share("lm", 1.0, 0.5), Share()]
     found, counted = mixture([16_000_000, 1_000_000, 50_000], shares, 100_000, 1.0, fixed=False)
     assert found == pytest.approx((80_000, 20_000, 50_000)) and counted == [80_000, 20_000, 50_000]
