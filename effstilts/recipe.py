@@ -64,8 +64,10 @@ class Training:
     batch_size: examples of one optimizer step, over all micro-batches and processes.
     micro_tokens: tokens of one micro-batch, padding included. Bounds memory; the gradient does not depend on it.
     learning_rate, head_learning_rate: peak; 0 for the head means the same as the encoder's.
-    warmup: share of the steps; warmup_steps, where not 0, wins; weight_decay: not on biases and LayerNorm; clip_norm: of the whole gradient.
-    evaluate_every: steps between evaluations on dev, 0: at the end alone; evaluate_examples: first rows of dev used, 0: all.
+    warmup: share of the steps; warmup_steps, where not 0, wins. weight_decay: not on biases and LayerNorm.
+    clip_norm: of the whole gradient.
+    evaluate_every: steps between evaluations on dev, 0: at the end alone.
+    evaluate_examples: first rows of dev used, 0: all.
     patience: evaluations without a better score before training stops, 0: never.
     checkpoint_every: steps between checkpoints.
     precision: `fp32`, or `bf16` (autocast, weights and optimizer stay fp32).
