@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from effstilts.data import sources
+from effstilts.data import overlap, sources
 from effstilts.data.cache import FILE, Rows, read_rows, write_rows
 from effstilts.engine.plain import Model, default_device
 from effstilts.errors import DataError, ModelError
@@ -182,6 +182,28 @@ class Workbench:
             self.store.put("rows", key, fill, facts | {"rows": len(columns["input_ids"]), "tokens": tokens})
             self.log.event("encoded", **facts, rows=len(columns["input_ids"]), tokens=tokens)
         return read_rows(self.store.open("rows", key).folder / FILE)
+
+    def digests(self, part: TaskPart, split: SplitName) -> overlap.Digests:
+        """Hashes of a split's texts, from the cache or made now."""
+        import numpy as np
+
+        spec = {
+            "digests": overlap.VERSION,
+            "data": sources.fingerprint(part.task, split, part.language, self.where),
+            "language": part.language,
+            "split": split,
+            "rows": part.rows,
+        }
+        key = content_key(spec)
+        if not self.store.has("digests", key):
+            made = overlap.digests(self.examples(part, split))
+
+            def fill(folder: Path) -> None:
+                np.savez(folder / "digests.npz", allow_pickle=False, **made)
+
+            self.store.put("digests", key, fill, {"task": part.task.name, "language": part.language, "split": split})
+        with np.load(self.store.open("digests", key).folder / "digests.npz", allow_pickle=False) as saved:
+            return {name: saved[name] for name in saved.files}
 
     def open_encoder(self, at: Source | Step | None) -> Encoder:
         """The encoder that a step left, adapters merged; a Source's is loaded, or made with random weights."""

@@ -27,13 +27,18 @@ class Run(RecipeChoice):
 
     def execute(self) -> int:
         from effstilts.procedure import run
+        from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.report import table
 
         with self.opened(quiet=self.quiet) as (recipe, bench, graph):
+            overlaps = find_overlaps(graph, bench)
+            for overlap in overlaps:
+                bench.log.event("overlap", **overlap)
+                bench.log.say(sentence(overlap))
             try:
                 run(graph, bench)
             finally:
-                record = _write_record(recipe, bench, graph)
+                record = _write_record(recipe, bench, graph, overlaps)
         print(table(record))
         return 0
 
@@ -42,11 +47,17 @@ class Run(RecipeChoice):
 class Plan(RecipeChoice):
     """Show a recipe's steps: what is done, what was begun, what will run, with sizes."""
 
+    overlap: bool = False
+    """Also read all rows and say which training rows meet evaluated ones."""
+
     def execute(self) -> int:
+        from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.plan import describe
 
         with self.opened(quiet=True, events=False) as (recipe, bench, graph):
             print(describe(recipe, bench, graph))
+            if self.overlap:
+                print("\n".join(map(sentence, find_overlaps(graph, bench))) or "no overlap")
         return 0
 
 
@@ -92,11 +103,12 @@ class Show(Places):
         return cost_table(record) if self.costs else table(record)
 
 
-def _write_record(recipe: Recipe, bench: Workbench, graph: Graph) -> dict[str, Any]:
+def _write_record(recipe: Recipe, bench: Workbench, graph: Graph, overlaps: list[dict[str, Any]]) -> dict[str, Any]:
     import dataclasses
 
     from effstilts.studies.report import run_record
 
     record = run_record(recipe.name, graph, bench.store, dataclasses.asdict(recipe))
+    record["overlaps"] = overlaps
     bench.store.write_run(recipe.name, record)
     return record

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from effstilts.studies.costs import cost_table
+from effstilts.studies.overlap import of_evaluation
 from effstilts.studies.report import notes, task_tables, unique
 
 Record = Mapping[str, Any]
@@ -34,6 +35,7 @@ def page(record: Record) -> str:
             body.append(_picture(own, arms))
         body.append(f"<pre>{escape(text)}</pre>")
     body += [f"<p class='small'>{escape(note)}</p>" for note in notes(cells)]
+    body += [f"<p class='small'>{escape(text)}</p>" for text in of_evaluation(record.get("overlaps", ()))]
     body += ["<h2>What it cost</h2>", f"<pre>{escape(cost_table(record))}</pre>"]
     for machine in unique(_sentence(step["machine"]) for step in record["steps"] if "machine" in step):
         body.append(f"<p class='small'>{escape(machine)}</p>")

@@ -10,6 +10,7 @@ from typing import Any
 from effstilts.evaluation.significance import sign_flip_test
 from effstilts.procedure import Graph
 from effstilts.store import Store
+from effstilts.studies.overlap import of_evaluation
 
 Record = Mapping[str, Any]
 
@@ -57,7 +58,7 @@ def table(record: Record, width: int = 0) -> str:
     if not cells:
         return "this recipe has no targets and no retrieval: nothing to show"
     lines = [f"{text}\n" for _, text in task_tables(record, width or shutil.get_terminal_size((120, 40)).columns)]
-    return "\n".join([*lines, *notes(cells)])
+    return "\n".join([*lines, *notes(cells), *of_evaluation(record.get("overlaps", ()))])
 
 
 def task_tables(record: Record, width: int) -> list[tuple[tuple[str, str], str]]:

@@ -1,0 +1,70 @@
+"""Texts that stand both in training rows and in evaluated rows.
+
+Texts are compared without case, punctuation and spacing, whole: a hash of 64 bits stands for each, and short ones (a
+name, a "yes") are left out, since they meet by chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Digests = Mapping[str, NDArray[np.uint64]]
+
+# Raised when the hashes of the same rows change.
+VERSION = 1
+ROLES = ("text", "text_pair", "prompt", "question", "context", "source", "target", "tokens")
+_WORDS = re.compile(r"\w+")
+_SHORTEST = 20
+_NONE = np.uint64(0)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """`rows` of `of` evaluated rows have a text in this role that stands somewhere in the training rows."""
+
+    role: str
+    rows: int
+    of: int
+
+
+def digest(text: str) -> int:
+    """A hash of the text's letters and digits; 0 for fewer than 20 of them (spaces between words counted)."""
+    words = " ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold()))
+    if len(words) < _SHORTEST:
+        return 0
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little") or 1
+
+
+def digests(examples: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.uint64]]:
+    """Role -> the hash of each row's text in it [rows], 0 where there is none. Tags' tokens count as one text."""
+    found: dict[str, list[int]] = {role: [] for role in ROLES}
+    for example in examples:
+        for role in ROLES:
+            value = example.get(role)
+            text = value if isinstance(value, str) else " ".join(value) if value else ""
+            found[role].append(digest(text) if text else 0)
+    arrays = {role: np.array(hashes, np.uint64) for role, hashes in found.items()}
+    return {role: hashes for role, hashes in arrays.items() if hashes.any()}
+
+
+def overlaps(trained: Digests, evaluated: Digests) -> list[Overlap]:
+    """For each role of the evaluated rows, how many of its texts any training row has, in whatever role; only
+    roles with one at least."""
+    if not trained:
+        return []
+    known = np.unique(np.concatenate(list(trained.values())))
+    known = known[known != _NONE]
+    found = []
+    for role, hashes in evaluated.items():
+        rows = int(np.isin(hashes, known).sum())
+        if rows:
+            found.append(Overlap(role, rows, len(hashes)))
+    return found
