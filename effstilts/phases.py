@@ -219,7 +219,7 @@ def retrieve(bench: Workbench, step: Step) -> None:
     over = poolings(opened, settings)
 
     def examples(split: SplitName) -> Sequence[Mapping[str, Any]]:
-        return bench.examples(rows, split)
+        return bench.retrieval_examples(rows, split)
 
     tune = "dev" in step.spec
     sweep = evaluator.evaluate(opened, examples, step.split, settings, part.task.max_length, over, tune)
@@ -227,7 +227,7 @@ def retrieve(bench: Workbench, step: Step) -> None:
 
     def fill(folder: Path) -> None:
         lines = "".join(f"{line}\n" for line in outcome.predictions)
-        (folder / f"{step.split}-{part.language}.tsv").write_text(lines, encoding="utf-8")
+        (folder / f"{step.split}-{part.language}.{outcome.form}").write_text(lines, encoding="utf-8")
 
     if odd := passed_over(outcome, min(part.task.max_length, opened.max_length)):
         bench.log.warn(f"{step.label}: {odd}")

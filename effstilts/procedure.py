@@ -199,11 +199,13 @@ def _retrieval(
     evaluator_of(task, "retrieval.tasks")
     settings = recipe.retrieval
     settings = dataclasses.replace(settings, layer=settings.layers.get(name, settings.layer), layers={})
+    pool = bench.pool(task)
     for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)
         spec = {
             "task": _part_identity(bench, part, split),
             **({"dev": _part_identity(bench, part, "dev")} if tuned else {}),
+            **({"pool": [_part_identity(bench, TaskPart(task, other), split) for other in pool]} if pool else {}),
             **{key: value for key in _LATER_SETTINGS if (value := getattr(settings, key)) != getattr(Retrieval, key)},
             "model": encoder.key,
             "layer": settings.layer,

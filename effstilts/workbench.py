@@ -143,6 +143,24 @@ class Workbench:
             self._examples[key] = loaded.examples
         return self._examples[key]
 
+    def pool(self, task: Task) -> list[str]:
+        """The languages whose candidates form one set; none where each language has its own."""
+        return list(sources.evaluation_splits(task, self.where)) if task.pooled else []
+
+    def retrieval_examples(self, part: TaskPart, split: SplitName) -> Sequence[Mapping[str, Any]]:
+        """The rows of a retrieval task; of a pooled one the queries of the part's language and the candidates of all,
+        whose ids then begin with their language."""
+        pool = self.pool(part.task)
+        if not pool:
+            return self.examples(part, split)
+        queries = [row for row in self.examples(part, split) if row["side"] == "query"]
+        return queries + [
+            {**row, "id": f"{language}:{row['id']}"}
+            for language in pool
+            for row in self.examples(TaskPart(part.task, language), split)
+            if row["side"] == "candidate"
+        ]
+
     def count(self, part: TaskPart, split: SplitName) -> int:
         """Rows of a split. Reads them; synthetic ones are known without."""
         declared = part.task.synthetic

@@ -7,6 +7,8 @@ sweep is shown and nothing is chosen.
 
 from __future__ import annotations
 
+import json
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from effstilts.errors import ModelError, RecipeError
 from effstilts.kinds.kind import tokenize
 from effstilts.model.encoder import Encoder
 from effstilts.recipe import Retrieval
-from effstilts.retrieval import bucc
+from effstilts.retrieval import bucc, candidates
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
 from effstilts.retrieval.mining import mine, neighbourhoods
@@ -30,13 +32,14 @@ Examples = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """metrics in percent, `metric` the one that counts; predictions: lines of the official form; facts: what was
-    chosen and counted."""
+    """metrics in percent, `metric` the one that counts; predictions: lines of the official form, a file of type
+    `form`; facts: what was chosen and counted."""
 
     metrics: dict[str, float]
     metric: str
     predictions: list[str]
     facts: dict[str, Any]
+    form: str = "tsv"
 
     @property
     def score(self) -> float:
@@ -175,6 +178,37 @@ def mined(
     return Sweep({p: outcome([p]) for p in over}, outcome(list(over)) if len(over) > 1 else None)
 
 
+def searched(
+    encoder: Encoder,
+    examples: Callable[[SplitName], Examples],
+    split: SplitName,
+    settings: Retrieval,
+    max_length: int,
+    over: Sequence[Pooling],
+    tune: bool = False,
+) -> Sweep:
+    """LAReQA and Mewsli-X: mAP@20 of queries in a set of candidates, by cosine."""
+    given = candidates.candidates(examples(split), settings.rows)
+    cut = over_length(encoder, given.queries + given.candidates, max_length)
+    outcomes = {}
+    for pooling, (x, y) in _vectors(encoder, given.queries, given.candidates, over, max_length, settings, shared=True):
+        score, rankings = candidates.ranked(given, x, y)
+        outcomes[pooling] = Outcome(
+            {"map_at_20": score},
+            "map_at_20",
+            [json.dumps(rankings, ensure_ascii=False)],
+            {
+                "queries": len(given.queries),
+                "candidates": len(given.candidates),
+                "blank": _blank(given.queries + given.candidates),
+                "over_length": cut,
+                **_facts(pooling, settings, "absolute"),
+            },
+            "json",
+        )
+    return Sweep(outcomes)
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """How a kind of task is evaluated, and what it `takes`. tunes_on_dev: a threshold is set on dev where there is one;
@@ -189,6 +223,7 @@ class Evaluator:
 EVALUATORS: Mapping[str, Evaluator] = {
     "bitext": Evaluator(aligned, "aligned sentences"),
     "mining": Evaluator(mined, "comparable corpora with gold pairs", tunes_on_dev=True, limits_rows=True),
+    "candidates": Evaluator(searched, "queries and candidates", limits_rows=True),
 }
 
 
@@ -231,6 +266,26 @@ def _facts(pooling: Pooling, settings: Retrieval, margin: str) -> dict[str, Any]
 
 # What the vectors of several poolings may take at once.
 _VECTOR_BYTES = 1 << 31
+
+
+class _Last:
+    """The vectors of the last candidates: a set of candidates is the same for the queries of every language."""
+
+    def __init__(self) -> None:
+        self._encoder: weakref.ref[Encoder] | None = None
+        self._key: tuple[Any, ...] = ()
+        self._vectors: list[NDArray[np.float32]] = []
+
+    def vectors(self, embedder: Embedder, texts: list[str], key: tuple[Any, ...]) -> list[NDArray[np.float32]]:
+        """The texts' vectors for each pooling of the embedder, from the last call where that was the same."""
+        same = self._encoder is not None and self._encoder() is embedder.encoder
+        if not same or self._key != (key, texts):
+            self._vectors = embedder(texts).vectors
+            self._encoder, self._key = weakref.ref(embedder.encoder), (key, texts)
+        return self._vectors
+
+
+_LAST = _Last()
 _Vectors = Iterator[tuple[Pooling, tuple[NDArray[np.float32], NDArray[np.float32]]]]
 
 
@@ -247,13 +302,16 @@ def _vectors(
     over: Sequence[Pooling],
     max_length: int,
     settings: Retrieval,
+    shared: bool = False,
 ) -> _Vectors:
-    """Both sides' vectors in the settings' space, pooling by pooling; as many from one pass as memory bears."""
+    """Both sides' vectors in the settings' space, pooling by pooling; as many from one pass as memory bears. shared:
+    the next call may have the same targets."""
     row = 4 * encoder.hidden_size * (len(source) + len(target))
     together = max(1, _VECTOR_BYTES // max(row, 1))
     for start in range(0, len(over), together):
         part = over[start : start + together]
         with Embedder(encoder, part, max_length, settings.batch_tokens, "fp32") as embedder:
-            ours, theirs = embedder(source).vectors, embedder(target).vectors
+            ours = embedder(source).vectors
+            theirs = _LAST.vectors(embedder, target, (part, max_length)) if shared else embedder(target).vectors
         for pooling, x, y in zip(part, ours, theirs, strict=True):
             yield pooling, into_space(x, y, settings.space)

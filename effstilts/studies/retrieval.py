@@ -75,7 +75,7 @@ def _cell(
     evaluator = evaluator_of(task, "--tasks")
     part = TaskPart(task, language, rows=0 if evaluator.limits_rows else settings.rows)
     every = over if own in over else [own, *over]
-    examples = functools.partial(bench.examples, part)
+    examples = functools.partial(bench.retrieval_examples, part)
     sweep = evaluator.evaluate(opened, examples, split, settings, task.max_length, every, tune)
     shown: Outcome = sweep.chosen if sweep.chosen is not None else sweep.outcomes[own]
     if odd := passed_over(shown, min(task.max_length, opened.max_length)):

@@ -129,6 +129,7 @@ class Task:
     evaluate_on: the split that has labels for zero-shot evaluation.
     no_answer: span tasks: whether a question may have no answer (SQuAD v2.0).
     normaliser: span tasks: how answers are compared: by SQuAD's English rules, or by MLQA's of the language.
+    pooled: the candidates of all languages form one set, in which each language's queries are searched.
     max_length: tokens, specials included; `stride`: tokens shared by two windows of one context.
     head: name of a head that several tasks share (the parts of ANLI+); empty: a head of its own.
     score: the metric that stands for the task, a key of what the kind's metric returns.
@@ -151,6 +152,7 @@ class Task:
     parts: tuple[Task, ...] = ()
     holdout: Holdout | None = None
     evaluate_on: SplitName = "test"
+    pooled: bool = False
     no_answer: bool = False
     normaliser: Literal["squad", "mlqa"] = "squad"
     max_length: int = 128

@@ -112,6 +112,7 @@ XTREME_R: tuple[Task, ...] = (
             "xquad_r_json",
             alternatives=(Files({"test": "lareqa/{lang}.json"}, "xquad_r_json"),),
         ),
+        pooled=True,
         max_length=352,
         score="map_at_20",
         description="LAReQA on XQuAD-R: the sentences, in 11 languages, that answer a question (Roy et al. 2020)",
