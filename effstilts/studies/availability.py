@@ -32,6 +32,8 @@ class Found:
     rows: int = 0
     tokens: int = 0
     languages: list[str] = field(default_factory=list)
+    splits: list[SplitName] = field(default_factory=list)
+    absent: list[SplitName] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     whole: bool = True
@@ -48,8 +50,12 @@ class Found:
             f"{len(self.languages)}" if self.languages else "-",
             f"{len(self.labels)}" if self.labels else "-",
             f"{self.tokens:,}{more}" if self.rows else "-",
-            "; ".join(self.notes) or "ok",
+            "; ".join(self.notes) or self._ok(),
         )
+
+    def _ok(self) -> str:
+        absent = [split for split in self.absent if split not in self.splits]
+        return f"ok: {', '.join(self.splits)}" + (f"; no {', '.join(absent)}" if absent else "")
 
 
 def check(names: Sequence[str], where: DataConfig, seconds: float, count: Counter | None = None) -> tuple[str, bool]:
@@ -99,6 +105,8 @@ def _check(task: Task, where: DataConfig, seconds: float, count: Counter, networ
             chosen = sources.source_of(task, split, language, where)
         except EffstiltsError as error:
             reasons.append(str(error).removeprefix(f"{task.name}: "))
+            if split not in found.absent:
+                found.absent.append(split)
             continue
         absent = _not_here(task, split, language, chosen, where)
         if absent:
@@ -179,6 +187,8 @@ def _read(
             found.notes.append(f"{split}: {sum(stream.dropped.values()):,} rows without a usable label dropped")
     if language not in found.languages:
         found.languages.append(language)
+    if split not in found.splits:
+        found.splits.append(split)
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[str]:
