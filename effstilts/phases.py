@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 
 from effstilts.cost.meter import Meter
@@ -17,11 +18,11 @@ from effstilts.data.order import Order, Share, key, mixture
 from effstilts.engine.checkpoint import Checkpoints
 from effstilts.engine.guard import collapse
 from effstilts.engine.loop import TrainTask, train
-from effstilts.engine.plain import Model, PlainEngine
+from effstilts.engine.plain import Model, PlainEngine, to_tensors
 from effstilts.engine.predict import predict
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
-from effstilts.model import adapters, encoder
+from effstilts.model import adapters, encoder, quantised
 from effstilts.recipe import Training
 from effstilts.retrieval.evaluate import EVALUATORS, passed_over, poolings
 from effstilts.tasks.task import SplitName
@@ -79,11 +80,12 @@ def train_phase(bench: Workbench, step: Step) -> None:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(chosen[name])
+        drift = _merge_drift(bench, step, opened, tasks[0], work) if step.method.name in quantised.FORMS else {}
     finally:
         events.close()
 
     def fill(folder: Path) -> None:
-        if step.method.name == "full":
+        if not step.leaves_adapter:
             encoder.save(opened, folder / ENCODER_FOLDER)
         else:
             adapters.save(opened, folder / adapters.FOLDER)
@@ -101,9 +103,33 @@ def train_phase(bench: Workbench, step: Step) -> None:
         "mean_loss": progress.loss_sum / max(progress.step, 1),
         "rows": {task.name: len(task.rows) for task in tasks},
         "encoder": encoder.describe(opened),
+        **drift,
         **meter.facts(model, progress),
     }
     bench.store.put(step.kind, step.key, fill, facts)
+
+
+def _merge_drift(
+    bench: Workbench, step: Step, trained: encoder.Encoder, task: TrainTask, work: Path
+) -> dict[str, float]:
+    """How far the adapter merged into full precision, which is what later steps and evaluation use, is from the adapter
+    on its quantised base: mean |difference| of the last hidden states over their mean magnitude, on 8 training rows."""
+    adapters.save(trained, work / "drift")
+    merged = bench.open_encoder(step.adapter_base)
+    adapters.load_merged(merged, work / "drift")
+    rows = list(range(min(8, len(task.rows))))
+    seeds = np.zeros(len(rows), np.uint64)
+    arrays = task.kind.collate(task.rows, rows, seeds, trained.token_ids(), step.training.mask_share)
+    was_training = trained.training
+    states = []
+    with torch.no_grad():
+        for one in (trained.eval(), merged.to(bench.device).eval()):
+            batch = to_tensors(arrays, bench.device)
+            ids = batch["input_ids"].reshape(-1, batch["input_ids"].shape[-1])
+            states.append(one(ids, batch["attention_mask"].reshape(ids.shape)).float())
+    trained.train(was_training)
+    difference = (states[0] - states[1]).abs().mean() / states[1].abs().mean()
+    return {"merge_drift": round(float(difference), 6)}
 
 
 def _train_task(bench: Workbench, part: TaskPart, opened: encoder.Encoder) -> TrainTask:

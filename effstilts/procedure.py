@@ -20,7 +20,7 @@ from effstilts.errors import RecipeError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
 from effstilts.phases import evaluate_target, make_tokenizer, retrieve, selection_groups, train_phase
-from effstilts.recipe import Method, Phase, Recipe, Retrieval, Share, Target, Training
+from effstilts.recipe import LORA_METHODS, Method, Phase, Recipe, Retrieval, Share, Target, Training
 from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import content_key
 from effstilts.tasks.task import SplitName, Task
@@ -230,10 +230,7 @@ def _retrieval(
 def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: Source | Step, seed: int) -> Step:
     """A step that trains an encoder, of any of the three phases."""
     parts = _parts(bench, phase.tasks, kind)
-    if phase.method.carry == "continue" and phase.method.name == "lora" and isinstance(base, Step):
-        before = base.method
-        if before.name == "lora" and (before.rank, before.alpha) != (phase.method.rank, phase.method.alpha):
-            raise RecipeError(f"{label}: carry continue needs the same rank and alpha in both phases")
+    _check_carry(label, phase.method, base)
     spec = {
         "phase": kind,
         "tasks": [
@@ -279,14 +276,35 @@ def _settings(training: Training) -> dict[str, Any]:
     return {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != getattr(Training, k)}
 
 
+def _check_carry(label: str, method: Method, base: Source | Step) -> None:
+    """RecipeError where the adapter of the phase before cannot be carried over as the method says."""
+    if not isinstance(base, Step) or not base.leaves_adapter:
+        return
+    before = base.method
+    if method.name == "full" and method.carry in ("continue", "stack"):
+        raise RecipeError(f"{label}: carry {method.carry} needs an adapter in both phases; full fine-tuning merges it")
+    if method.carry == "continue" and (before.name, before.rank, before.alpha) != (
+        method.name, method.rank, method.alpha
+    ):  # fmt: skip
+        raise RecipeError(
+            f"{label}: carry continue needs the same method, rank and alpha in both phases; the phase before has "
+            f"{before.name}, {before.rank} and {before.alpha:g}"
+        )
+    if method.carry == "stack" and not {method.name, before.name} <= set(LORA_METHODS):
+        raise RecipeError(
+            f"{label}: carry stack needs adapters of the LoRA family, not {before.name} and {method.name}"
+        )
+
+
 def _method(method: Method, base: Source | Step) -> dict[str, Any]:
-    """The method's part of a key: for full fine-tuning its other fields mean nothing, so they do not count."""
-    carry = method.carry if isinstance(base, Step) and base.method.name == "lora" else None
+    """The method's part of a key: fields that mean nothing for it do not count."""
+    carry = method.carry if isinstance(base, Step) and base.leaves_adapter else None
     if method.name == "full":
-        if carry == "continue":
-            raise RecipeError("method: carry continue needs lora in both phases; full fine-tuning merges the adapter")
-        return {"name": "full"}
-    return {**dataclasses.asdict(method), "carry": carry}
+        return {"name": "full"} if carry != "fresh" else {"name": "full", "carry": carry}
+    fields = dataclasses.asdict(method)
+    if method.name != "loraplus":
+        del fields["rate_ratio"]
+    return {**fields, "carry": carry}
 
 
 def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskPart, ...]:

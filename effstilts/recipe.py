@@ -41,19 +41,28 @@ class Model:
 class Method:
     """How weights are trained.
 
-    name: `full` fine-tuning or `lora`.
-    rank, alpha, dropout: LoRA's (Hu et al. 2021): the update is alpha / rank * B A.
-    targets: names of the linear layers that get an adapter; empty: every linear layer of the encoder's blocks.
+    name: `full` fine-tuning, or what is trained instead (`effstilts.model.adapters` has each one's source): lora,
+        rslora, dora, loraplus, vera, ia3, bitfit, and on a quantised base qlora (NF4) and lora-int8.
+    rank, alpha, dropout: LoRA's (Hu et al. 2021): the update is alpha / rank * B A; vera has no alpha.
+    rate_ratio: of loraplus: B's learning rate over A's.
+    targets: names of the linear layers that get an adapter; empty: every linear layer of the encoder's blocks (ia3:
+        keys, values and the second feed-forward layer).
     carry: what this phase does with the adapter of the phase before: `merge` it into the encoder and start a fresh
-        one, or `continue` to train it.
+        one, `continue` to train it, `stack` the new one on it, frozen (the same function as merge; a quantised base
+        then does not swallow it), or `fresh`: drop it and begin where that phase began.
     """
 
-    name: Literal["full", "lora"] = "full"
+    name: Literal["full", "lora", "rslora", "dora", "loraplus", "vera", "ia3", "bitfit", "qlora", "lora-int8"] = "full"
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
+    rate_ratio: float = 16.0
     targets: tuple[str, ...] = ()
-    carry: Literal["merge", "continue"] = "merge"
+    carry: Literal["merge", "continue", "stack", "fresh"] = "merge"
+
+
+# Methods whose adapter is a pair of matrices B A with a rank.
+LORA_METHODS = ("lora", "rslora", "dora", "loraplus", "qlora", "lora-int8")
 
 
 @dataclass(frozen=True)
@@ -356,5 +365,10 @@ def check_training(training: Training, at: str) -> None:
 
 
 def check_method(method: Method, at: str) -> None:
-    if method.name == "lora" and (method.rank < 1 or method.alpha <= 0 or not 0 <= method.dropout < 1):
-        raise RecipeError(f"{at}: lora needs rank >= 1, alpha > 0 and dropout in [0, 1)")
+    """RecipeError for values no method can have."""
+    if method.name in (*LORA_METHODS, "vera") and (
+        method.rank < 1 or method.alpha <= 0 or not 0 <= method.dropout < 1 or method.rate_ratio <= 0
+    ):
+        raise RecipeError(f"{at}: {method.name} needs rank >= 1, alpha > 0, dropout in [0, 1) and rate_ratio > 0")
+    if method.name == "bitfit" and method.targets:
+        raise RecipeError(f"{at}: bitfit trains every bias and takes no targets")

@@ -17,7 +17,7 @@ from effstilts.errors import DataError, ModelError
 from effstilts.kinds import kind_of
 from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
-from effstilts.model import adapters, encoder
+from effstilts.model import adapters, encoder, quantised
 from effstilts.model.encoder import Encoder
 from effstilts.recipe import Method, Phase, Retrieval, Training
 from effstilts.recipe import Model as ModelSpec
@@ -92,21 +92,24 @@ class Step:
 
     @property
     def adapter_base(self) -> Source | Step | None:
-        """What this step's adapter is added to: the step before, or, continued, what that one's was added to."""
+        """What this step's adapter is added to: the step before, its adapter merged; for one that is continued or
+        dropped, what that one's was added to."""
         before = self.base
-        if isinstance(before, Step) and continues(self.method, before):
+        if isinstance(before, Step) and before.leaves_adapter and self.method.carry in ("continue", "fresh"):
             return before.adapter_base
         return before
 
+    @property
+    def leaves_adapter(self) -> bool:
+        """Whether the artefact is an adapter and not a whole encoder."""
+        return self.method.name != "full"
 
-def continues(method: Method, before: Source | Step | None) -> bool:
-    """Whether a phase goes on training the adapter of the phase before."""
-    return (
-        isinstance(before, Step)
-        and method.name == "lora"
-        and method.carry == "continue"
-        and before.method.name == "lora"
-    )
+
+def carried(step: Step, how: str) -> Step | None:
+    """The step before, where its adapter is carried over in this way."""
+    before = step.base
+    fits = isinstance(before, Step) and before.leaves_adapter and step.leaves_adapter and step.method.carry == how
+    return before if fits and isinstance(before, Step) else None
 
 
 class Workbench:
@@ -230,7 +233,7 @@ class Workbench:
         if isinstance(at, Source):
             return self._open_source(at)
         artefact = self.store.open(at.kind, at.key)
-        if at.method.name == "full":
+        if not at.leaves_adapter:
             return encoder.load(str(artefact.folder / ENCODER_FOLDER))
         opened = self.open_encoder(at.adapter_base)
         adapters.load_merged(opened, artefact.folder / adapters.FOLDER)
@@ -249,13 +252,17 @@ class Workbench:
 
     def open_for_training(self, step: Step) -> Encoder:
         """The encoder that a training step begins with, its adapter attached where the method has one."""
-        weights: Path | None = None
-        if isinstance(step.base, Step) and continues(step.method, step.base):
-            weights = self.store.open(step.base.kind, step.base.key).folder / adapters.FOLDER
-        opened = self.open_encoder(step.adapter_base)
+
+        def kept(before: Step | None) -> Path | None:
+            return None if before is None else self.store.open(before.kind, before.key).folder / adapters.FOLDER
+
+        continued, under = carried(step, "continue"), carried(step, "stack")
+        opened = self.open_encoder(step.adapter_base if under is None else under.adapter_base)
         opened.set_dropout(step.training.dropout)
-        if step.method.name == "lora":
-            adapters.attach(opened, step.method, weights)
+        if step.method.name in quantised.FORMS:
+            quantised.quantise(opened, quantised.FORMS[step.method.name])
+        if step.leaves_adapter:
+            adapters.attach(opened, step.method, kept(continued), kept(under))
         return opened
 
     def heads(self, step: Step, opened: Encoder, fresh: bool) -> dict[str, nn.Module]:

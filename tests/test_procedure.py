@@ -107,6 +107,55 @@ def test_lora_through_the_phases(tiny_recipe: Path, tmp_path: Path, carry: str) 
         assert facts["cost"]["trained_parameters"] < facts["cost"]["parameters"] / 2
 
 
+@pytest.mark.parametrize(
+    ("method", "carry"),
+    [("rslora", "stack"), ("vera", "continue"), ("bitfit", "merge"), ("qlora", "stack"), ("lora-int8", "merge")],
+)
+def test_other_methods_through_the_phases(tiny_recipe: Path, tmp_path: Path, method: str, carry: str) -> None:
+    """Small artefacts, an arm's adapter trained once for all targets, and quantised bases say how far a merge moves."""
+    if method in ("qlora", "lora-int8"):
+        pytest.importorskip("bitsandbytes")
+    store = tmp_path / "store"
+    chosen = f"method={{name: {method}, rank: 2, carry: {carry}}}"
+    record = run(tiny_recipe, store, chosen, "mlm.method={name: full}", "targets=[synthetic/xnli, synthetic/udpos]")
+    assert all("score" in cell for cell in record["cells"]) and kinds(store)["intermediate"] == 1
+    for folder in (store / "artefacts").glob("target-*"):
+        facts = Store(store).facts(*folder.name.split("-", 1))
+        assert ("merge_drift" in facts) == (method in ("qlora", "lora-int8")) and not (folder / "encoder").exists()
+        assert 0 < facts.get("merge_drift", 0.01) < 0.5
+
+
+def test_carry_fresh_drops_the_adapter_of_the_phase_before(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Targets then begin where the intermediate phase began: to the last digit the baseline's scores."""
+    method = "method={name: lora, rank: 2, carry: fresh}"
+    record = run(tiny_recipe, tmp_path / "store", method, "mlm.method={name: full}", "targets=[synthetic/xnli]")
+    scores: dict[str, list[float]] = {}
+    for cell in record["cells"]:
+        if cell["section"] == "target":
+            scores.setdefault(cell["arm"], []).append(cell["score"])
+    assert scores["nli"] == scores["baseline"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["targets.0.method={name: full, carry: stack}"], "carry stack needs an adapter in both phases"),
+        (["targets.0.method={name: lora, rank: 4, carry: continue}"], "the same method, rank and alpha"),
+        (["targets.0.method={name: ia3, carry: stack}"], "needs adapters of the LoRA family, not lora and ia3"),
+        (["targets.0.method={name: qlorra}"], "did you mean 'qlora'"),
+    ],
+)
+def test_methods_that_do_not_fit_are_one_line(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], sets: list[str], words: str
+) -> None:
+    arguments = ["plan", str(tiny_recipe), "--store", str(tmp_path / "s"), "--offline"]
+    for text in ["intermediate.nli.method={name: lora, rank: 2}", *sets]:
+        arguments += ["--set", text]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error and len(error.splitlines()) == 1
+
+
 def test_a_hand_over_keeps_the_encoder_and_freshens_the_head(tiny_recipe: Path, tmp_path: Path) -> None:
     """Target training that cannot move (one step at a rate of nearly 0) leaves the encoder of phase 2 as it was."""
     from safetensors.torch import load_file

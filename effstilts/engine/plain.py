@@ -126,16 +126,18 @@ class PlainEngine:
 
 
 def parameter_groups(named: Mapping[str, nn.Parameter], training: Training) -> list[dict[str, object]]:
-    """Four groups: (encoder, heads) x (decayed, not decayed). Biases and normalisation weights are vectors."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """Groups: (encoder, heads) x (decayed, not decayed), and what a method trains at a rate of its own (`rate_scale`).
+    Biases and normalisation weights are vectors."""
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        groups.setdefault((name.startswith("heads."), parameter.dim() >= 2), []).append(parameter)
+        scale = float(getattr(parameter, "rate_scale", 1.0))
+        groups.setdefault((name.startswith("heads."), parameter.dim() >= 2, scale), []).append(parameter)
     head_rate = training.head_learning_rate or training.learning_rate
     return [
         {
             "params": parameters,
-            "lr": head_rate if is_head else training.learning_rate,
+            "lr": (head_rate if is_head else training.learning_rate) * scale,
             "weight_decay": training.weight_decay if decayed else 0.0,
         }
-        for (is_head, decayed), parameters in groups.items()
+        for (is_head, decayed, scale), parameters in groups.items()
     ]

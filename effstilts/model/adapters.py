@@ -1,56 +1,71 @@
-"""Adapters on the encoder: attach, save, carry over, merge. The only file that imports peft.
+"""Parameter-efficient methods on the encoder: attach, save, carry over, merge. The only file that imports peft.
 
 Adapters sit on the bare encoder with named target layers; the head is a module of its own and is always trained
 whole, so no adapter library ever decides whether a head is saved or frozen.
+
+    lora      W + alpha / rank * B A (Hu et al. 2021)       loraplus  the same, B at `rate_ratio` times the rate
+    rslora    alpha / sqrt(rank) (Kalajdzievski 2023)                 (Hayou et al. 2024)
+    dora      magnitude and direction (Liu et al. 2024)     qlora     LoRA on an NF4 base (Dettmers et al. 2023)
+    vera      random A, B shared, two vectors trained       lora-int8 LoRA on an int8 base
+              (Kopiczko et al. 2024)                        ia3       keys, values, inner states rescaled (Liu 2022)
+    bitfit    the biases alone (Ben Zaken et al. 2022)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from effstilts.errors import ModelError, did_you_mean
 from effstilts.model.encoder import Encoder, quiet_transformers
-from effstilts.recipe import Method
+from effstilts.model.quantised import block_linears, hush
+from effstilts.recipe import LORA_METHODS, Method
 
 FOLDER = "adapter"
+_BIASES = "biases.safetensors"
+_BELOW = "below"
+# Last names of what IA3 rescales: keys, values, and the input of the second feed-forward layer.
+_IA3 = {"key", "value", "key_proj", "value_proj", "k_lin", "v_lin"}
+_IA3_FEEDFORWARD = ("output.dense", "ffn.lin2")
 
 
-def attach(encoder: Encoder, method: Method, weights: Path | None = None) -> None:
-    """Puts a LoRA adapter on the encoder and freezes everything else of it.
+def attach(encoder: Encoder, method: Method, weights: Path | None = None, below: Path | None = None) -> None:
+    """Puts a method's parameters on the encoder and freezes everything else of it.
 
-    weights: folder of a saved adapter to go on training (`carry: continue`); its shape must fit `method`.
-    ModelError for a target layer that the encoder does not have, or a rank above a layer's size.
+    weights: folder of a saved adapter to go on training (`carry: continue`); its shape must fit `method`. below: of one
+    that stays, frozen, under the new one (`carry: stack`). ModelError for a target layer that the encoder does not
+    have, or a rank above a layer's size.
     """
+    if method.name == "bitfit":
+        _only_biases(encoder, weights)
+        return
+    hush()
     import peft
 
-    targets = _targets(encoder, method)
-    linear = [m for name, m in encoder.backbone.named_modules() if name in targets]
-    smallest = min(min(m.in_features, m.out_features) for m in linear)
-    if method.rank > smallest:
-        raise ModelError(f"lora rank {method.rank} is larger than a target layer's size, {smallest}")
-    config = peft.LoraConfig(
-        r=method.rank,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        target_modules=sorted(targets),
-        bias="none",
-    )
+    config = _config(encoder, method)
     with quiet_transformers():
-        if weights is None:
-            encoder.backbone = peft.get_peft_model(encoder.backbone, config)
-        else:
-            saved = peft.PeftConfig.from_pretrained(str(weights))
-            if (saved.r, saved.lora_alpha) != (method.rank, method.alpha):
-                raise ModelError(
-                    f"carry continue: the adapter so far has rank {saved.r}, alpha {saved.lora_alpha}; this phase "
-                    f"asks for rank {method.rank}, alpha {method.alpha}"
-                )
+        if weights is not None:
+            _check_fits(peft.PeftConfig.from_pretrained(str(weights)), method)
             encoder.backbone = peft.PeftModel.from_pretrained(encoder.backbone, str(weights), is_trainable=True)
-    trained = [name for name, p in encoder.named_parameters() if p.requires_grad]
-    if not trained or any("lora_" not in name for name in trained):
+        elif below is not None:
+            encoder.backbone = peft.PeftModel.from_pretrained(encoder.backbone, str(below), adapter_name=_BELOW)
+            encoder.backbone.add_adapter("default", config)
+            encoder.backbone.base_model.set_adapter([_BELOW, "default"])
+            for name, parameter in encoder.backbone.named_parameters():
+                parameter.requires_grad_(".default" in name)
+        else:
+            encoder.backbone = peft.get_peft_model(encoder.backbone, config)
+    trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+    if not trained or any(not any(mark in name for mark in _OWN) for name in trained):
         raise ModelError("the adapter library trains something other than the adapter: please report this")
+    if method.name == "loraplus":
+        for name, parameter in trained.items():
+            if "lora_B" in name:
+                parameter.rate_scale = method.rate_ratio  # type: ignore[attr-defined]
+
+
+# Parts of the names of peft's own parameters.
+_OWN = ("lora_", "ia3_", "vera_lambda")
 
 
 def attached(encoder: Encoder) -> bool:
@@ -58,13 +73,24 @@ def attached(encoder: Encoder) -> bool:
 
 
 def save(encoder: Encoder, folder: Path) -> None:
-    """Writes the adapter alone, as peft's PeftModel.from_pretrained reads it."""
+    """Writes what was trained alone: as peft's PeftModel.from_pretrained reads it, or the biases by name."""
+    if not attached(encoder):
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        biases = {n: p.detach().cpu().contiguous() for n, p in encoder.backbone.named_parameters() if _is_bias(n)}
+        save_file(biases, str(folder / _BIASES))
+        return
     with quiet_transformers():
-        encoder.backbone.save_pretrained(str(folder), safe_serialization=True)
+        encoder.backbone.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
 
 
 def load_merged(encoder: Encoder, folder: Path) -> None:
-    """Adds a saved adapter to the encoder's weights."""
+    """Adds what was saved to the encoder's weights, which are in full precision."""
+    if (folder / _BIASES).is_file():
+        _load_biases(encoder, folder)
+        return
+    hush()
     import peft
 
     with quiet_transformers():
@@ -73,20 +99,87 @@ def load_merged(encoder: Encoder, folder: Path) -> None:
 
 
 def merge(encoder: Encoder) -> None:
-    """W <- W + alpha / rank * B A; afterwards no adapter is attached and every weight may be trained again."""
+    """W <- W + what the adapter adds to it; afterwards none is attached and every weight may be trained again."""
     encoder.backbone = encoder.backbone.merge_and_unload()
     for parameter in encoder.backbone.parameters():
         parameter.requires_grad_(True)
 
 
+def _config(encoder: Encoder, method: Method) -> Any:
+    import peft
+
+    targets = _targets(encoder, method)
+    linear = block_linears(encoder.backbone)
+    if method.name == "ia3":
+        feedforward = {name for name in targets if name.endswith(_IA3_FEEDFORWARD)}
+        return peft.IA3Config(target_modules=sorted(targets), feedforward_modules=sorted(feedforward))
+    if method.name == "vera":
+        return peft.VeraConfig(
+            r=method.rank,
+            target_modules=sorted(targets),
+            vera_dropout=method.dropout,
+            save_projection=True,
+            bias="none",
+        )
+    smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
+    if method.rank > smallest:
+        raise ModelError(f"{method.name} rank {method.rank} is larger than a target layer's size, {smallest}")
+    return peft.LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=sorted(targets),
+        use_rslora=method.name == "rslora",
+        use_dora=method.name == "dora",
+        bias="none",
+    )
+
+
+def _check_fits(saved: Any, method: Method) -> None:
+    if method.name in LORA_METHODS and (saved.r, saved.lora_alpha) != (method.rank, method.alpha):
+        raise ModelError(
+            f"carry continue: the adapter so far has rank {saved.r}, alpha {saved.lora_alpha}; this phase asks for "
+            f"rank {method.rank}, alpha {method.alpha}"
+        )
+
+
 def _targets(encoder: Encoder, method: Method) -> set[str]:
-    """Full names of the linear layers that get an adapter: those of the blocks, or those whose last name is given."""
-    linear = {n: m for n, m in encoder.backbone.named_modules() if isinstance(m, nn.Linear) and ".layer" in f".{n}"}
+    """Full names of the linear layers that get an adapter: those whose last name is given, or the method's own."""
+    linear = block_linears(encoder.backbone)
     last_names = {name.rpartition(".")[2] for name in linear}
     for wanted in method.targets:
         if wanted not in last_names:
+            hint = did_you_mean(wanted, last_names)
             raise ModelError(
-                f"lora target {wanted!r} is no linear layer of this encoder{did_you_mean(wanted, last_names)}; "
+                f"{method.name} target {wanted!r} is no linear layer of this encoder{hint}; "
                 f"there are {', '.join(sorted(last_names))}"
             )
-    return {name for name in linear if not method.targets or name.rpartition(".")[2] in method.targets}
+    if method.targets:
+        return {name for name in linear if name.rpartition(".")[2] in method.targets}
+    if method.name == "ia3":
+        own = {name for name in linear if name.rpartition(".")[2] in _IA3}
+        return own | {n for n in linear if n.endswith(_IA3_FEEDFORWARD) and "attention" not in n}
+    return set(linear)
+
+
+def _only_biases(encoder: Encoder, weights: Path | None) -> None:
+    if weights is not None:
+        _load_biases(encoder, weights)
+    for name, parameter in encoder.backbone.named_parameters():
+        parameter.requires_grad_(_is_bias(name))
+
+
+def _is_bias(name: str) -> bool:
+    return name.endswith(".bias")
+
+
+def _load_biases(encoder: Encoder, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    biases = load_file(str(folder / _BIASES))
+    own = {name for name, _ in encoder.backbone.named_parameters() if _is_bias(name)}
+    if set(biases) != own:
+        raise ModelError(
+            f"the saved biases do not fit this encoder: {sorted(set(biases) ^ own)[0]} is on one side alone"
+        )
+    encoder.backbone.load_state_dict(biases, strict=False)

@@ -1,0 +1,115 @@
+"""Every method: trains what it says and nothing else, saves little, reads back the same function merged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+
+from effstilts.engine.plain import parameter_groups
+from effstilts.errors import MissingDependencyError, ModelError
+from effstilts.model import adapters, quantised
+from effstilts.model.encoder import Encoder, create
+from effstilts.recipe import Method, Training
+from tests.unit.model.test_encoder import ARCHITECTURES, batch
+
+METHODS = [name for name in get_args(get_type_hints(Method)["name"]) if name != "full"]
+
+
+def trained(encoder: Encoder, method: Method, steps: int = 6, **carry: Any) -> torch.Tensor:
+    """A few steps of AdamW; returns the output afterwards."""
+    if method.name in quantised.FORMS:
+        quantised.quantise(encoder, quantised.FORMS[method.name])
+    adapters.attach(encoder, method, **carry)
+    own = [p for p in encoder.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(own, lr=3e-2)
+    for _ in range(steps):
+        encoder(**batch(encoder))[:, 0, :5].sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        out: torch.Tensor = encoder.eval()(**batch(encoder))
+    return out
+
+
+@pytest.mark.parametrize("architecture", ["xlm-roberta", "deberta-v2", "distilbert"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_itself_alone_and_reads_back_merged(
+    name: str, architecture: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    if name in quantised.FORMS:
+        pytest.importorskip("bitsandbytes")
+    plain = create(ARCHITECTURES[architecture], tokenizer, seed=1).eval()
+    before = plain(**batch(plain)).detach()
+    encoder = create(ARCHITECTURES[architecture], tokenizer, seed=1)
+    frozen = {n: p.detach().clone() for n, p in encoder.named_parameters()}
+    after = trained(encoder, Method(name, rank=4))  # type: ignore[arg-type]
+    assert not torch.allclose(after, before, atol=1e-4)
+    if name not in quantised.FORMS:
+        moved = {n for n, p in plain.named_parameters() if n in dict(encoder.named_parameters())} & {
+            n for n, p in encoder.named_parameters() if n in frozen and not torch.equal(p, frozen[n])
+        }
+        assert all(n.endswith(".bias") for n in moved) and (name == "bitfit") == bool(moved)
+    adapters.save(encoder, tmp_path / "a")
+    adapters.load_merged(plain, tmp_path / "a")
+    with torch.no_grad():
+        merged = plain.eval()(**batch(plain))
+    assert all(p.requires_grad for p in plain.parameters())
+    if name in quantised.FORMS:  # the base was rounded while training, and is whole now
+        assert 0 < (merged - after).abs().mean() < 0.5 * (after - before).abs().mean()
+    else:
+        assert torch.allclose(merged, after, atol=1e-5)
+    size = sum(path.stat().st_size for path in (tmp_path / "a").glob("*.safetensors"))
+    assert size < 4 * sum(p.numel() for p in plain.parameters())
+
+
+def test_a_quantised_base_keeps_embeddings_norms_and_biases_whole(encoder: Any) -> None:
+    pytest.importorskip("bitsandbytes")
+    linear = set(quantised.block_linears(encoder.backbone))
+    whole = {n: p.detach().clone() for n, p in encoder.backbone.named_parameters()}
+    quantised.quantise(encoder, "nf4")
+    for name, parameter in encoder.backbone.named_parameters():
+        if name.removesuffix(".weight") in linear:
+            assert parameter.dtype == torch.uint8
+        else:
+            assert torch.equal(parameter, whole[name])
+
+
+def test_a_stacked_adapter_leaves_the_one_below_as_it_is(tokenizer: Any, tmp_path: Path) -> None:
+    """Below and above together are the merge of one into the base and of the other into that."""
+    fields = ARCHITECTURES["xlm-roberta"]
+    first = create(fields, tokenizer, seed=1)
+    trained(first, Method("lora", rank=4))
+    adapters.save(first, tmp_path / "below")
+    second = create(fields, tokenizer, seed=1)
+    out = trained(second, Method("rslora", rank=2), below=tmp_path / "below")
+    kept = {n: p for n, p in second.backbone.named_parameters() if ".below" in n}
+    own = dict(first.backbone.named_parameters())
+    assert kept and all(torch.equal(p, own[n.replace(".below", ".default")]) for n, p in kept.items())
+    adapters.save(second, tmp_path / "above")
+    base = create(fields, tokenizer, seed=1)
+    for name in ("below", "above"):
+        adapters.load_merged(base, tmp_path / name)
+    assert torch.allclose(base.eval()(**batch(base)), out, atol=1e-5)
+
+
+def test_loraplus_trains_b_faster(encoder: Any) -> None:
+    adapters.attach(encoder, Method("loraplus", rank=2, rate_ratio=8.0))
+    named = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
+    groups = parameter_groups(named, Training(learning_rate=1e-3))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    for name, parameter in named.items():
+        assert rates[id(parameter)] == pytest.approx(8e-3 if "lora_B" in name else 1e-3)
+
+
+def test_mistakes_are_one_line(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="ia3 target 'keye' is no linear layer of this encoder .did you mean 'key'"):
+        adapters.attach(encoder, Method("ia3", targets=("keye",)))
+    with pytest.raises(ModelError, match="dora rank 64 is larger"):
+        adapters.attach(encoder, Method("dora", rank=64))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingDependencyError, match=r"effstilts\[quant\]"):
+        quantised.quantise(encoder, "nf4")
