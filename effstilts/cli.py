@@ -46,15 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     except EffstiltsError as error:
-        print(f"effstilts: {error}", file=sys.stderr)
+        _say(f"effstilts: {error}", error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("effstilts: interrupted; run the same command again to go on", file=sys.stderr)
+        _say("effstilts: interrupted; run the same command again to go on")
         return 130
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _say(line: str, error: EffstiltsError | None = None) -> None:
+    """On stderr, unless another process of the launch says it or has said it."""
+    if os.environ.get("RANK", "0") == "0" and (error is None or not error.said):
+        print(line, file=sys.stderr)
 
 
 def _parse(words: list[str]) -> Command:

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 
 class EffstiltsError(Exception):
-    """Base of everything raised on purpose. `exit_code` is what the command line returns."""
+    """Base of everything raised on purpose. `exit_code` is what the command line returns; `said`: the line is out."""
 
     exit_code = 1
+    said = False
 
 
 class RecipeError(EffstiltsError):

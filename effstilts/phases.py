@@ -51,8 +51,9 @@ def make_tokenizer(bench: Workbench, step: Step) -> None:
 def train_phase(bench: Workbench, step: Step) -> None:
     """Trains the encoder of a phase with its tasks' heads, and keeps the weights that did best on dev."""
     work = bench.store.work_folder(step.kind, step.key)
-    events = JsonLines(work / "events.jsonl")
-    log = Log(*bench.log.sinks, events, quiet=bench.log.quiet)
+    ranks = bench.ranks
+    events = JsonLines(work / "events.jsonl") if ranks.leads else None
+    log = Log(*bench.log.sinks, *([events] if events else []), quiet=bench.log.quiet)
     meter = Meter(bench.device)
     try:
         torch.manual_seed(int(key(step.seed, 3)) >> 1)
@@ -61,7 +62,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         tasks = [_train_task(bench, part, opened) for part in step.parts]
         order, counted = _order(step, [len(task.rows) for task in tasks])
         steps = step.training.steps or order.steps_for(step.training.epochs, counted)
-        engine = PlainEngine(model, step.training, bench.device)
+        engine = PlainEngine(model, step.training, bench.device, ranks)
         model.train()
         progress, chosen = train(
             engine,
@@ -75,14 +76,18 @@ def train_phase(bench: Workbench, step: Step) -> None:
             Checkpoints(work, log),
             log,
             step.label,
+            ranks,
         )
+        if not ranks.leads:
+            return
         own = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(chosen[name])
         drift = _merge_drift(bench, step, opened, tasks[0], work) if step.method.name in quantised.FORMS else {}
     finally:
-        events.close()
+        if events is not None:
+            events.close()
 
     def fill(folder: Path) -> None:
         if not step.leaves_adapter:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,15 +88,23 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
 
 
 def run(graph: Graph, bench: Workbench) -> None:
-    """Makes every step that the store does not hold."""
-    missing = [step for step in graph.steps if not bench.store.has(step.kind, step.key)]
+    """Makes every step that the store does not hold. Of several ranks the first decides what that is; all of them
+    train, and it does the rest alone."""
+    ranks = bench.ranks
+    ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
+    names = ranks.tell(lambda: [step.name for step in graph.steps if not bench.store.has(step.kind, step.key)])
+    missing = [step for step in graph.steps if step.name in set(names)]
     for number, step in enumerate(missing, 1):
-        with bench.store.lock(step.kind, step.key):
-            if bench.store.has(step.kind, step.key):
+        with bench.store.lock(step.kind, step.key) if ranks.leads else nullcontext():
+            there = bench.store.has(step.kind, step.key)
+            if ranks.tell(lambda there=there: there):  # type: ignore[misc]
                 continue
             bench.log.say(f"[{number}/{len(missing)}] {step.label}")
             bench.log.event("begin", step=step.name, label=step.label)
-            step.make(bench, step)
+            if ranks.leads or step.trains:
+                step.make(bench, step)
+            ranks.tell(lambda: True)
+            bench.await_artefact(step.kind, step.key)
             bench.log.event("done", step=step.name, label=step.label)
 
 
@@ -268,6 +277,7 @@ def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: 
         seed=seed,
         per_seed=True,
         make=train_phase,
+        trains=True,
     )
 
 

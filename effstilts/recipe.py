@@ -201,6 +201,24 @@ class SyntheticWorld:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How the work is spread over processes. Says nothing about the numbers, so no step's key depends on it.
+
+    name: `plain`: the whole model on every process; `zero`: DeepSpeed ZeRO; `auto`: `zero` where `config` is given.
+    config: name of a shipped DeepSpeed file (zero1, zero2, zero2_offload, zero3, zero3_offload), or the path of one.
+    timeout_seconds: longest that a process waits for another that does not answer.
+    """
+
+    name: Literal["auto", "plain", "zero"] = "auto"
+    config: str = ""
+    timeout_seconds: float = 600.0
+
+    @property
+    def zero(self) -> bool:
+        return self.name == "zero" or (self.name == "auto" and bool(self.config))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run.
 
@@ -223,6 +241,7 @@ class Recipe:
     retrieval: Retrieval = field(default_factory=Retrieval)
     training: Training = field(default_factory=Training)
     method: Method = field(default_factory=Method)
+    engine: Spread = field(default_factory=Spread)
     data: Data = field(default_factory=Data)
     synthetic: SyntheticWorld = field(default_factory=SyntheticWorld)
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -333,6 +352,10 @@ def _check(recipe: Recipe, where: str) -> None:
         if target.task in seen:
             refuse(f"targets: {target.task!r} stands twice")
         seen.add(target.task)
+    if recipe.engine.timeout_seconds <= 0:
+        refuse("engine.timeout_seconds must be above 0")
+    if recipe.engine.name == "plain" and recipe.engine.config:
+        refuse("engine: the plain engine takes no config; leave it out, or name zero")
     if recipe.synthetic.cognates > 1:
         refuse("synthetic.cognates: a share is at most 1")
 

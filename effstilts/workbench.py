@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from effstilts.data import overlap, sources
 from effstilts.data.cache import FILE, Rows, read_rows, write_rows
 from effstilts.engine.plain import Model, default_device
+from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import DataError, ModelError
 from effstilts.kinds import kind_of
 from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
 from effstilts.model import adapters, encoder, quantised
 from effstilts.model.encoder import Encoder
-from effstilts.recipe import Method, Phase, Retrieval, Training
+from effstilts.recipe import Method, Phase, Retrieval, Spread, Training
 from effstilts.recipe import Model as ModelSpec
 from effstilts.store import Store, content_key
 from effstilts.tasks import registry
@@ -69,7 +70,10 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One node of the graph: what it depends on, and the function that makes its artefact."""
+    """One node of the graph: what it depends on, and the function that makes its artefact.
+
+    trains: every rank takes part in `make`; else rank 0 alone.
+    """
 
     kind: str
     key: str
@@ -85,6 +89,7 @@ class Step:
     retrieval: Retrieval = field(default_factory=Retrieval)
     seed: int = 0
     per_seed: bool = False
+    trains: bool = False
 
     @property
     def name(self) -> str:
@@ -116,8 +121,16 @@ class Workbench:
     """Opens what steps need and remembers what is costly to open."""
 
     def __init__(
-        self, store: Store, where: sources.DataConfig, log: Log, declared: Mapping[str, Mapping[str, Any]]
+        self,
+        store: Store,
+        where: sources.DataConfig,
+        log: Log,
+        declared: Mapping[str, Mapping[str, Any]],
+        ranks: Ranks = ALONE,
+        spread: Spread = Spread(),  # noqa: B008 - frozen
     ) -> None:
+        self.ranks = ranks
+        self.spread = spread
         self.store = store
         self.where = where
         self.log = log
@@ -186,7 +199,9 @@ class Workbench:
             "labels": list(part.task.labels),
         }
         key = content_key(spec)
-        if not self.store.has("rows", key):
+        if not self.ranks.leads:
+            self.await_artefact("rows", key, float("inf"))
+        elif not self.store.has("rows", key):
             examples = self.examples(part, split)
             columns = kind.encode(examples, part.task, opened.tokenizer, length)
             lost = lost_answers(examples, columns)
@@ -225,6 +240,12 @@ class Workbench:
             self.store.put("digests", key, fill, {"task": part.task.name, "language": part.language, "split": split})
         with np.load(self.store.open("digests", key).folder / "digests.npz", allow_pickle=False) as saved:
             return {name: saved[name] for name in saved.files}
+
+    def await_artefact(self, kind: str, key: str, seconds: float = 120.0) -> None:
+        """On ranks other than 0: waits until what rank 0 wrote can be seen here."""
+        if not self.ranks.leads:
+            what = f"{kind}-{key} in {self.store.root}: the store must lie where every machine reads it"
+            self.ranks.wait(lambda: self.store.has(kind, key), seconds, what)
 
     def open_encoder(self, at: Source | Step | None) -> Encoder:
         """The encoder that a step left, adapters merged; a Source's is loaded, or made with random weights."""

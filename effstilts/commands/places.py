@@ -14,6 +14,7 @@ import tyro
 from effstilts.errors import RecipeError
 
 if TYPE_CHECKING:
+    from effstilts.engine.ranks import Ranks
     from effstilts.procedure import Graph
     from effstilts.recipe import Recipe
     from effstilts.workbench import Workbench
@@ -58,15 +59,37 @@ class RecipeChoice(DataPlaces, Places):
     """Override one key of the recipe, for example --set training.steps=100. May be given several times."""
 
     @contextlib.contextmanager
-    def opened(self, quiet: bool, events: bool = True) -> Iterator[tuple[Recipe, Workbench, Graph]]:
-        """The recipe, the workbench and the graph."""
+    def opened(
+        self, quiet: bool, events: bool = True, local_rank: int | None = None
+    ) -> Iterator[tuple[Recipe, Workbench, Graph]]:
+        """The recipe, the workbench and the graph. `local_rank`: the command works with the other processes of a
+        launch; None: it is for one process."""
         from effstilts.recipe import load_recipe
 
-        recipe = load_recipe(self.recipe, self.set)
+        if local_rank is None:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise RecipeError("this command runs in one process: start it without a launcher")
+            with self._opened(load_recipe(self.recipe, self.set), quiet, events, None) as opened:
+                yield opened
+            return
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            # A mistake in the recipe is said before torch is imported.
+            load_recipe(self.recipe, self.set)
+        from effstilts.engine.ranks import joined
+
+        with joined(local_rank) as ranks:
+            recipe = load_recipe(self.recipe, self.set)
+            ranks.connect(recipe.engine.timeout_seconds)
+            with self._opened(recipe, quiet or not ranks.leads, events and ranks.leads, ranks) as opened:
+                yield opened
+
+    @contextlib.contextmanager
+    def _opened(
+        self, recipe: Recipe, quiet: bool, events: bool, ranks: Ranks | None
+    ) -> Iterator[tuple[Recipe, Workbench, Graph]]:
         root = self.root()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise RecipeError("several processes are not supported yet: start one, without a launcher")
         from effstilts.data.sources import DataConfig
+        from effstilts.engine.ranks import ALONE
         from effstilts.log import JsonLines, Log
         from effstilts.procedure import build
         from effstilts.store import Store, disk_errors
@@ -85,7 +108,7 @@ class RecipeChoice(DataPlaces, Places):
         log = Log(*sinks, quiet=quiet)
         try:
             where = DataConfig(root, recipe.data.source, self.offline, world)
-            bench = Workbench(Store(self.store), where, log, recipe.tasks)
+            bench = Workbench(Store(self.store), where, log, recipe.tasks, ranks or ALONE, recipe.engine)
             yield recipe, bench, build(recipe, bench)
         finally:
             for sink in sinks:

@@ -30,16 +30,18 @@ class Run(RecipeChoice):
         from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.report import table
 
-        with self.opened(quiet=self.quiet) as (recipe, bench, graph):
-            overlaps = find_overlaps(graph, bench)
+        with self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph):
+            overlaps = find_overlaps(graph, bench) if bench.ranks.leads else []
             for overlap in overlaps:
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))
             try:
                 run(graph, bench)
             finally:
-                record = _write_record(recipe, bench, graph, overlaps)
-        print(table(record))
+                if bench.ranks.leads:
+                    record = _write_record(recipe, bench, graph, overlaps)
+            if bench.ranks.leads:
+                print(table(record))
         return 0
 
 

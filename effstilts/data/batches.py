@@ -33,6 +33,19 @@ def cut(lengths: Sequence[int] | NDArray[np.int64], budget: int, launch: int = 0
     return parts
 
 
+def share(
+    lengths: Sequence[int] | NDArray[np.int64], budget: int, launch: int = 0, ranks: int = 1
+) -> list[list[list[int]]]:
+    """The micro-batches of each rank: rows are dealt out by length, so that all ranks have like work, and each hand
+    is cut. Every index stands exactly once; one rank's share is the cut itself."""
+    values = np.asarray(lengths, dtype=np.int64)
+    if ranks == 1:
+        return [cut(values, budget, launch)]
+    order = np.argsort(-values, kind="stable")
+    hands = [order[rank::ranks] for rank in range(ranks)]
+    return [[hand[part].tolist() for part in cut(values[hand], budget, launch)] for hand in hands]
+
+
 def _borders(widths: list[int], budget: int, launch: int) -> list[int]:
     """Ends of the groups of like length, by dynamic programming over the places where the length changes."""
     count = len(widths)

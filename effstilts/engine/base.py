@@ -18,12 +18,13 @@ class Engine(Protocol):
 
     launch_tokens: int
 
-    def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float) -> float:
-        """Adds the gradient of `scale` x (sum of the micro-batch's losses); returns that sum, unscaled."""
+    def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float, last: bool) -> float:
+        """Adds the gradient of `scale` x (sum of the micro-batch's losses); returns that sum, unscaled. `last`: no
+        more follow in this step. Every rank calls it equally often in a step."""
         ...
 
     def clip(self, limit: float) -> float:
-        """Scales the whole gradient down to the 2-norm `limit`; returns the norm before."""
+        """Sums the gradient over the ranks and scales it down to the 2-norm `limit`; returns the norm before."""
         ...
 
     def step(self, rate: float) -> None:
@@ -34,8 +35,13 @@ class Engine(Protocol):
         """Clears the gradient without an update."""
         ...
 
+    def publish(self) -> None:
+        """Puts the current weights into the model that rank 0 evaluates."""
+        ...
+
     def weights(self) -> dict[str, Tensor]:
-        """The trained parameters by name, whole and in float32."""
+        """The trained parameters by name, whole and in float32. Every rank calls it; rank 0 has the result, others
+        may get nothing. So for `moments`."""
         ...
 
     def moments(self) -> dict[str, Tensor]:

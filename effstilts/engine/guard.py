@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
+from effstilts.engine.ranks import Ranks
 from effstilts.errors import Interrupted, TrainingError
 from effstilts.evaluation.metrics import majority_share
 
@@ -40,6 +41,11 @@ class Signals:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.received = number
+
+    def agree(self, ranks: Ranks) -> None:
+        """A signal that reached any rank counts on all, from the same step on."""
+        (most,) = ranks.highest([self.received or 0])
+        self.received = self.received or most or None
 
     def raise_if_received(self, where: str) -> None:
         if self.received is not None:

@@ -1,4 +1,4 @@
-"""The plain engine: one process, on the CPU or one GPU, in fp32 or bf16 autocast."""
+"""The plain engine: the whole model on every process, on the CPU or a GPU, in fp32 or bf16 autocast."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import RecipeError, StoreError
 from effstilts.kinds.kind import Arrays, Kind, Tensors
 from effstilts.model.encoder import Encoder
@@ -60,9 +61,9 @@ def to_tensors(arrays: Arrays, device: torch.device) -> Tensors:
 
 
 class PlainEngine:
-    """One process. AdamW (Loshchilov and Hutter 2019) without decay on biases and LayerNorm."""
+    """AdamW (Loshchilov and Hutter 2019) without decay on biases and LayerNorm; gradients summed over the ranks."""
 
-    def __init__(self, model: Model, training: Training, device: torch.device) -> None:
+    def __init__(self, model: Model, training: Training, device: torch.device, ranks: Ranks = ALONE) -> None:
         check_precision(training.precision, device)
         if training.precision == "bf16" and device.type == "cpu":
             model.encoder.prefer_eager_attention()
@@ -70,6 +71,7 @@ class PlainEngine:
         self.device = device
         self.launch_tokens = launch_tokens(device)
         self.training = training
+        self.ranks = ranks
         self._names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
             parameter_groups(self._names, training),
@@ -80,13 +82,14 @@ class PlainEngine:
         )
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
 
-    def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float) -> float:
+    def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float, last: bool) -> float:
         with autocast(self.training.precision, self.device):
             loss = kind.loss(self.model.head(head), self.model.encoder, to_tensors(arrays, self.device))
         torch.autograd.backward(loss * scale)
         return float(loss.detach())
 
     def clip(self, limit: float) -> float:
+        self.ranks.sum_gradients(list(self._names.values()))
         return float(nn.utils.clip_grad_norm_(list(self._names.values()), limit))
 
     def step(self, rate: float) -> None:
@@ -97,6 +100,9 @@ class PlainEngine:
 
     def discard(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
+
+    def publish(self) -> None:
+        """The model that trains is the one that is evaluated."""
 
     def weights(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self._names.items()}
