@@ -40,7 +40,7 @@ COMMANDS: dict[str, type[Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A user's mistake is one line on stderr."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
     try:
         return _parse(words).execute()
     except SystemExit as stop:
@@ -61,6 +61,14 @@ def _say(line: str, error: EffstiltsError | None = None) -> None:
     """On stderr, unless another process of the launch says it or has said it."""
     if os.environ.get("RANK", "0") == "0" and (error is None or not error.said):
         print(line, file=sys.stderr)
+
+
+def _without_local_rank(words: list[str]) -> list[str]:
+    """DeepSpeed's launcher puts --local_rank before the command; it goes where torchrun puts it."""
+    if words and words[0].replace("-", "_").startswith("__local_rank="):
+        os.environ.setdefault("LOCAL_RANK", words[0].partition("=")[2])
+        return words[1:]
+    return words
 
 
 def _parse(words: list[str]) -> Command:

@@ -16,9 +16,10 @@ from effstilts.cost.meter import Meter
 from effstilts.data.cache import Rows
 from effstilts.data.order import Order, Share, key, mixture
 from effstilts.engine.checkpoint import Checkpoints
+from effstilts.engine.choice import make_engine
 from effstilts.engine.guard import collapse
 from effstilts.engine.loop import TrainTask, train
-from effstilts.engine.plain import Model, PlainEngine, to_tensors
+from effstilts.engine.plain import Model, to_tensors
 from effstilts.engine.predict import predict
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
@@ -62,7 +63,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         tasks = [_train_task(bench, part, opened) for part in step.parts]
         order, counted = _order(step, [len(task.rows) for task in tasks])
         steps = step.training.steps or order.steps_for(step.training.epochs, counted)
-        engine = PlainEngine(model, step.training, bench.device, ranks)
+        engine = make_engine(bench.spread, model, step.training, bench.device, ranks)
         model.train()
         progress, chosen = train(
             engine,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effstilts.data import sources
+from effstilts.engine.choice import check_spread
 from effstilts.errors import RecipeError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
@@ -92,6 +93,9 @@ def run(graph: Graph, bench: Workbench) -> None:
     train, and it does the rest alone."""
     ranks = bench.ranks
     ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
+    for step in graph.steps:
+        if step.trains:
+            check_spread(bench.spread, step.training)
     names = ranks.tell(lambda: [step.name for step in graph.steps if not bench.store.has(step.kind, step.key)])
     missing = [step for step in graph.steps if step.name in set(names)]
     for number, step in enumerate(missing, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -17,8 +18,12 @@ COLLAPSE_SHARE = 0.99
 class Signals:
     """Remembers SIGTERM and SIGINT so that the loop stops at the next step; a second one ends the process at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 0.0) -> None:
+        """patience: seconds in which further signals are the first one's echoes: a launcher sends its own after the
+        terminal's."""
+        self.patience = patience
         self.received: int | None = None
+        self._when = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -37,10 +42,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._when = number, time.monotonic()
+        elif time.monotonic() - self._when >= self.patience:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.received = number
 
     def agree(self, ranks: Ranks) -> None:
         """A signal that reached any rank counts on all, from the same step on."""

@@ -95,7 +95,7 @@ def train(
         if ranks.leads:
             checkpoints.write(snapshot)
 
-    with Signals() as signals, log.progress(steps, label, progress.step) as bar:
+    with Signals(0.0 if ranks.world == 1 else 5.0) as signals, log.progress(steps, label, progress.step) as bar:
         written = progress.step
         while progress.step < steps and not progress.stopped:
             began = time.perf_counter()

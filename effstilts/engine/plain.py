@@ -16,7 +16,7 @@ from effstilts.recipe import Training
 
 # Starting a micro-batch costs a nano model on a CPU about 10 ms; a GPU waits for hundreds of kernel launches.
 _LAUNCH_TOKENS = {"cpu": 768, "cuda": 4096}
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Model(nn.Module):
@@ -113,7 +113,7 @@ class PlainEngine:
             f"{name}.{moment}": state[p][moment]
             for name, p in self._names.items()
             if p in state
-            for moment in (*_MOMENTS, "step")
+            for moment in (*MOMENTS, "step")
         }
 
     def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
@@ -127,7 +127,7 @@ class PlainEngine:
                     continue
                 self._optimizer.state[parameter] = {
                     "step": moments[f"{name}.step"].to(self.device).clone(),
-                    **{m: moments[f"{name}.{m}"].to(self.device, parameter.dtype).clone() for m in _MOMENTS},
+                    **{m: moments[f"{name}.{m}"].to(self.device, parameter.dtype).clone() for m in MOMENTS},
                 }
 
 

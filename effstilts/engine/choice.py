@@ -1,0 +1,27 @@
+"""Which engine a recipe asks for."""
+
+from __future__ import annotations
+
+import torch
+
+from effstilts.engine import zero_config
+from effstilts.engine.base import Engine
+from effstilts.engine.plain import Model, PlainEngine
+from effstilts.engine.ranks import Ranks
+from effstilts.recipe import Spread, Training
+
+
+def make_engine(spread: Spread, model: Model, training: Training, device: torch.device, ranks: Ranks) -> Engine:
+    """The engine of a training step; see `zero_config.resolve` for what can be wrong with it."""
+    if not spread.zero:
+        return PlainEngine(model, training, device, ranks)
+    config = zero_config.resolve(spread, training, ranks.world, model.encoder.hidden_size)
+    from effstilts.engine.zero import ZeroEngine
+
+    return ZeroEngine(model, training, device, ranks, config)
+
+
+def check_spread(spread: Spread, training: Training) -> None:
+    """RecipeError or MissingDependencyError now, for what `make_engine` would raise later."""
+    if spread.zero:
+        zero_config.resolve(spread, training, 1, 1)
