@@ -121,7 +121,8 @@ def train(
         if signals.received is not None:
             write()
             signals.raise_if_received(f"{label} after its last step, checkpoint written")
-    return progress, best or engine.weights()
+    # Asked of the progress, which is the same on every rank: rank 0 alone has the weights.
+    return progress, best if progress.best_step >= 0 else engine.weights()
 
 
 def _newest(checkpoints: Checkpoints, ranks: Ranks) -> Snapshot | None:

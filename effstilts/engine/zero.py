@@ -7,9 +7,12 @@ from which it saves: what leaves this file is whole and does not depend on the n
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,7 +83,7 @@ class ZeroEngine:
         working.train()
         if self._plain is not None:
             self._plain.to("cpu")
-        self._names = {name: p for name, p in working.named_parameters() if p.requires_grad}
+        self._names: dict[str, Any] = {name: p for name, p in working.named_parameters() if p.requires_grad}
         self._used: set[str] = set()
         self._optimizer = _AdamW(
             _groups_by_head(self._names, training),
@@ -138,11 +141,20 @@ class ZeroEngine:
         from deepspeed.runtime.utils import combine_grad_norm_groups
 
         if self.stage == 3:
+            self._clear_stale()
             norm = float(combine_grad_norm_groups(self._zero._get_norm_groups()))
         else:
             norm = float(self._zero.scaled_global_norm())
         # DeepSpeed's mark for a norm that is not finite.
         return float("nan") if norm < 0 else norm
+
+    def _clear_stale(self) -> None:
+        """Stage 3 keeps the gradient that a head without part in this step had in an earlier one: it counts for 0."""
+        from deepspeed.utils import safe_set_local_grad
+
+        for name, parameter in self._names.items():
+            if self._optimizer.param_groups[self._group_of[name]]["head"] not in self._used | {""}:
+                safe_set_local_grad(parameter, torch.zeros(parameter.ds_tensor.numel(), device=self.device))
 
     def step(self, rate: float) -> None:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
@@ -269,16 +281,18 @@ def _deepspeed(device: torch.device) -> Any:
 
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
         import deepspeed
     except ImportError as error:
         raise MissingDependencyError("engine zero needs DeepSpeed: pip install 'effstilts[zero]'") from error
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if not dist.is_initialized():
         from torch._C._distributed_c10d import HashStore
 
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    # It prints what it compiles; stdout is for results.
+    with contextlib.redirect_stdout(io.StringIO()):
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return deepspeed
