@@ -95,7 +95,7 @@ def run(graph: Graph, bench: Workbench) -> None:
     ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
     for step in graph.steps:
         if step.trains:
-            check_spread(bench.spread, step.training)
+            check_spread(bench.spread, step.training, step.method)
     names = ranks.tell(lambda: [step.name for step in graph.steps if not bench.store.has(step.kind, step.key)])
     missing = [step for step in graph.steps if step.name in set(names)]
     for number, step in enumerate(missing, 1):

@@ -61,6 +61,7 @@ class Method:
     carry: Literal["merge", "continue", "stack", "fresh"] = "merge"
 
 
+QUANTISED_METHODS = ("qlora", "lora-int8")
 # Methods whose adapter is a pair of matrices B A with a rank.
 LORA_METHODS = ("lora", "rslora", "dora", "loraplus", "qlora", "lora-int8")
 

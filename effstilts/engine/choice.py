@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 
 from effstilts.engine import zero_config
 from effstilts.engine.base import Engine
 from effstilts.engine.plain import Model, PlainEngine
 from effstilts.engine.ranks import Ranks
-from effstilts.recipe import Spread, Training
+from effstilts.errors import MissingDependencyError, RecipeError
+from effstilts.recipe import QUANTISED_METHODS, Method, Spread, Training
 
 
 def make_engine(spread: Spread, model: Model, training: Training, device: torch.device, ranks: Ranks) -> Engine:
@@ -21,7 +24,15 @@ def make_engine(spread: Spread, model: Model, training: Training, device: torch.
     return ZeroEngine(model, training, device, ranks, config)
 
 
-def check_spread(spread: Spread, training: Training) -> None:
-    """RecipeError or MissingDependencyError now, for what `make_engine` would raise later."""
+def check_spread(spread: Spread, training: Training, method: Method) -> None:
+    """RecipeError or MissingDependencyError now, for what would be raised when the step begins."""
+    if method.name in QUANTISED_METHODS:
+        if spread.zero:
+            raise RecipeError(
+                f"engine.name: zero cannot shard the quantised base of method {method.name}; use plain (over any number "
+                "of ranks), or method lora"
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise MissingDependencyError(f"method {method.name} needs bitsandbytes: pip install 'effstilts[quant]'")
     if spread.zero:
         zero_config.resolve(spread, training, 1, 1)
