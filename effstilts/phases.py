@@ -174,18 +174,18 @@ def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapp
     """Scores on the first `evaluate_examples` of each part's dev split, in the training language; "score", what
     selection goes by, is the mean over tasks with equal weight (jiant's EqualMetricAggregator), of a task's languages
     their mean. None where no part has a dev split."""
-    parts = [part for part in step.parts if bench.has_split(part, "dev")]
+    training = step.training
+    parts = [part for part in step.parts if bench.has_split(part.selection(), "dev")]
     if not parts:
         return None
-    training = step.training
-    dev = [TaskPart(part.task, part.language, rows=training.evaluate_examples) for part in parts]
+    dev = [part.selection(training.evaluate_examples) for part in parts]
     rows = [bench.rows(part, "dev", model.encoder) for part in dev]
     groups = selection_groups(dev)
 
     def scores() -> Mapping[str, float]:
         found: dict[str, float] = {}
-        for part, own in zip(dev, rows, strict=True):
-            found[part.name] = _score(bench, part, "dev", model, part.head, own, training)[0][part.task.score]
+        for trained, part, own in zip(parts, dev, rows, strict=True):
+            found[part.name] = _score(bench, part, "dev", model, trained.head, own, training)[0][part.task.score]
         of_tasks = [fmean(found[part.name] for part in own) for own in groups.values()]
         return {**found, "score": fmean(of_tasks)}
 

@@ -170,7 +170,8 @@ def _target(
         encoder = _train_first(bench, graph, task, target, encoder, arm, seed)
     phase = Phase(tasks=(Share(trained_on.name, rows=target.rows),), training=target.training, method=target.method)
     label = f"target {trained_on.name} ← {arm}, seed {seed}"
-    trained = graph.add(_training_step(bench, "target", label, phase, encoder, seed))
+    selected_on = task if target.select_on == "target" and task.name != trained_on.name else None
+    trained = graph.add(_training_step(bench, "target", label, phase, encoder, seed, selected_on))
     for language, split in languages.items():
         part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
         spec = {
@@ -240,16 +241,32 @@ def _retrieval(
         graph.cells.append(Cell("retrieval", arm, seed, task.name, language, split, graph.add(step)))
 
 
-def _training_step(bench: Workbench, kind: str, label: str, phase: Phase, base: Source | Step, seed: int) -> Step:
+def _training_step(
+    bench: Workbench,
+    kind: str,
+    label: str,
+    phase: Phase,
+    base: Source | Step,
+    seed: int,
+    selected_on: Task | None = None,
+) -> Step:
     """A step that trains an encoder, of any of the three phases."""
     parts = _parts(bench, phase.tasks, kind)
+    if selected_on is not None:
+        parts = tuple(dataclasses.replace(part, selected_on=selected_on) for part in parts)
+        for part in parts:
+            # Without such a dev set the last weights would be taken, and nobody told.
+            _known_language(selected_on, part.language)
+            sources.source_of(selected_on, "dev", part.language, bench.where)
     _check_carry(label, phase.method, base)
     spec = {
         "phase": kind,
         "tasks": [
             {
                 "train": _part_identity(bench, part, "train"),
-                "dev": _part_identity(bench, part, "dev") if bench.has_split(part, "dev") else None,
+                "dev": _part_identity(bench, part.selection(part.rows), "dev")
+                if bench.has_split(part.selection(), "dev")
+                else None,
                 "weight": part.weight,
                 **({"language_exponent": part.language_exponent} if part.language_exponent else {}),
             }

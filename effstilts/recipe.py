@@ -144,10 +144,13 @@ class Target:
 
     train_on: train on this task instead (XQuAD has no training set of its own); empty: the task's own declaration.
     languages: evaluated ones, empty: all that the data source has. rows: training rows used, 0: all.
+    select_on: whose dev set in the training language chooses the best step: that of the task that is `trained` on
+        (XNLI: MNLI's, as jiant), or the `target`'s own (XNLI's English one, as XTREME's scripts).
     """
 
     task: str
     train_on: str = ""
+    select_on: Literal["trained", "target"] = "trained"
     languages: tuple[str, ...] = ()
     rows: int = 0
     training: Training = field(default_factory=Training)

@@ -32,13 +32,15 @@ ENCODER_FOLDER = "encoder"
 
 @dataclass(frozen=True)
 class TaskPart:
-    """One language of a task in a step. rows: first rows used, 0: all; weight, language_exponent: of its share."""
+    """One language of a task in a step. rows: first rows used, 0: all; weight, language_exponent: of its share;
+    selected_on: the task whose dev rows choose the weights, None: its own."""
 
     task: Task
     language: str
     rows: int = 0
     weight: float = 1.0
     language_exponent: float = 0.0
+    selected_on: Task | None = None
 
     @property
     def head(self) -> str:
@@ -47,6 +49,10 @@ class TaskPart:
     @property
     def name(self) -> str:
         return f"{self.task.name} ({self.language})"
+
+    def selection(self, rows: int = 0) -> TaskPart:
+        """The part whose dev split chooses the weights, in the language that is trained on; its first `rows`."""
+        return TaskPart(self.selected_on or self.task, self.language, rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,51 @@ def test_masked_lm_trains_within_a_mixture_and_selects_nothing(tiny_recipe: Path
     assert sum(json.loads(line)["event"] == "step" for line in events) == 12
 
 
+@pytest.mark.parametrize(("select_on", "name"), [("trained", "synthetic/mnli"), ("target", "synthetic/xnli")])
+def test_the_dev_set_that_selects_is_the_one_asked_for(
+    tiny_recipe: Path, tmp_path: Path, select_on: str, name: str
+) -> None:
+    """XNLI trains on MNLI: jiant selects on MNLI's dev set, XTREME's script on XNLI's own, both in English alone."""
+    store = tmp_path / "store"
+    target = f"{{task: synthetic/xnli, rows: 64, languages: [qaa], select_on: {select_on}, training: {{steps: 6}}}}"
+    run(tiny_recipe, store, "intermediate=null", f"targets=[{target}]", "retrieval.tasks=[]")
+    for scores in facts_of(store, "target")["history"]:
+        assert set(scores) == {"step", f"{name} (en)", "score"} and scores["score"] == scores[f"{name} (en)"]
+    folder = next((store / "artefacts").glob("target-*"))
+    (task,) = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["tasks"]
+    assert (task["train"]["task"], task["dev"]["task"], task["dev"]["split"]) == ("synthetic/mnli", name, "dev")
+    assert (task["train"]["language"], task["dev"]["language"]) == ("en", "en")
+
+
+def test_a_target_without_english_dev_rows_cannot_select(
+    model_and_task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither another language's dev rows nor, silently, the last weights."""
+    for languages, split, words in (("xx", "dev", "no language 'en'"), ("en, xx", "test", "no dev split")):
+        recipe = (
+            (tmp_path / "r.yaml")
+            .read_text(encoding="utf-8")
+            .replace(
+                "targets: [{task: mine, languages: [xx]}]",
+                "targets: [{task: other, languages: [xx], select_on: target}]",
+            )
+        )
+        own = "kind: classification, labels: [a, b], columns: {text: x, label: y}, train_on: mine"
+        recipe += (
+            f"  other: {{{own}, languages: [{languages}], evaluate_on: {split}, files: {{{split}: test.jsonl}}}}\n"
+        )
+        path = tmp_path / "other.yaml"
+        path.write_text(
+            recipe.replace("tasks: {mine: {", "tasks:\n  mine: {").replace("}}}\n", "}}\n", 1), encoding="utf-8"
+        )
+        assert main(["plan", str(path), "--store", str(tmp_path / "store"), "--offline", "--data", str(tmp_path)]) in (
+            2,
+            3,
+        )
+        error = capsys.readouterr().err
+        assert words in error and len(error.strip().splitlines()) == 1
+
+
 def test_languages_of_a_task_count_as_one_task_in_the_selection() -> None:
     task, text = get("xnli-translated"), get("wikipedia")
     parts = [TaskPart(get("mnli"), "en"), TaskPart(task, "de"), TaskPart(task, "ru"), TaskPart(text, "de")]
@@ -62,7 +107,9 @@ def test_labels_of_the_test_set_choose_nothing(model_and_task: Path, tmp_path: P
     path.write_text("".join(json.dumps({**row, "y": swapped[row["y"]]}) + "\n" for row in rows), encoding="utf-8")
     assert main(arguments) == 0
     after = {p.name for p in (store / "artefacts").iterdir()}
-    assert {name.split("-")[0] for name in after - before} <= {"evaluate", "rows"} and kinds(store)["target"] == 1
+    assert {name.split("-")[0] for name in after - before} <= {"evaluate", "rows", "digests"} and kinds(store)[
+        "target"
+    ] == 1
     (other,) = [cell["score"] for cell in Store(store).read_run("r")["cells"]]
     assert other == pytest.approx(100 - score)
     first, second = ((p / "predictions.jsonl").read_text() for p in (store / "artefacts").glob("evaluate-*"))

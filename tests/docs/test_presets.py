@@ -26,7 +26,8 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     for target in recipe.targets:
         for key, value in dataclasses.asdict(target.training).items():
             found[f"targets.{target.task}.training.{key}"] = value
-        found[f"targets.{target.task}.method"] = target.method
+        for key in ("method", "select_on", "train_on", "rows", "languages"):
+            found[f"targets.{target.task}.{key}"] = getattr(target, key)
     for task in recipe.retrieval.tasks:
         found[f"retrieval.layers.{task}"] = recipe.retrieval.layers[task]
     found |= {f"retrieval.{key}": getattr(recipe.retrieval, key) for key in ("tasks", "pooling", "special_tokens")}
