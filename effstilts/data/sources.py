@@ -118,7 +118,7 @@ def _in_turn(streams: list[Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]
 
 def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) -> str:
     """What decides the rows, without reading them: the files' hashes, the hub revision or the generator's version,
-    and the declaration's part in it."""
+    and the declaration's part in it. Train and dev of a holdout share it: whoever keys rows by it adds the split."""
     chosen = source_of(task, split, language, where)
     if task.parts:
         return content_key({"parts": [[p.name, fingerprint(p, split, language, where)] for p in task.parts]})
@@ -283,7 +283,35 @@ def _raw_rows(task: Task, chosen: str, split: SplitName, language: str, where: D
     joined = JOINED.get((task.kind, len(paths)))
     if joined is not None:
         return joined(reader, paths, language)
-    return _renamed(chain.from_iterable(reader(path) for path in paths), files.rename)
+    raw = _renamed(chain.from_iterable(reader(path) for path in paths), files.rename)
+    return _of_language(task, raw, own, language)
+
+
+def _of_language(task: Task, raw: Iterator[Row], split: SplitName, language: str) -> Iterator[Row]:
+    """The rows of a file, each held to its language where the hub declaration says how an id tells it and how many
+    rows there are: jiant writes the rows of nine languages into `tydiqa.en.train.json` and trains on them all.
+
+    An id without any language's prefix (XTREME's own files have numbers) tells nothing. DataError at the first row of
+    another language, or beyond the official number of rows.
+    """
+    if task.hub is None or not task.hub.language_of_id:
+        yield from raw
+        return
+    names = task.hub.language_codes
+    most = task.hub.counts.get(f"{split}/{language}")
+    for number, (row, place) in enumerate(raw):
+        prefix = str(row.get(str(task.columns["id"]), "")).partition("-")[0]
+        if prefix != names.get(language, language) and prefix in names.values():
+            raise DataError(
+                f"{place}: this row is {prefix} by its id, but the file is read as {language!r}; a zero-shot target "
+                "must not train on it: part the file by language"
+            )
+        if most is not None and number >= most:
+            raise DataError(
+                f"{place}: more rows than the {most} that {task.name} has in {language!r} ({split}): rows of other "
+                "languages, or rows that stand twice"
+            )
+        yield row, place
 
 
 def _renamed(rows: Iterator[Row], names: Mapping[str, str]) -> Iterator[Row]:

@@ -196,6 +196,85 @@ def test_zero_shot_targets_train_on_english_alone(tmp_path: Path) -> None:
         assert name == task.name
 
 
+def questions(ids: list[str]) -> str:
+    """A SQuAD file, a context for each question."""
+    answers = [{"text": "context", "answer_start": 0}]
+    paragraphs = [
+        {"context": f"context {i} ends", "qas": [{"id": id_, "question": "q", "answers": answers}]}
+        for i, id_ in enumerate(ids)
+    ]
+    return json.dumps({"data": [{"paragraphs": paragraphs}]})
+
+
+def test_rows_of_nine_languages_under_the_english_name_are_refused(tmp_path: Path) -> None:
+    """jiant's download wrote the whole train file to tydiqa.en.train.json; it trained on nine languages for years."""
+    path = tmp_path / "xtreme" / "tydiqa" / "tydiqa.goldp.en.train.json"
+    path.parent.mkdir(parents=True)
+    task, config = get("tydiqa"), DataConfig(tmp_path)
+    english = [f"english-{i}-0" for i in range(30)]
+    path.write_text(questions(english))
+    assert len(load(task, "train", "en", config).examples) + len(load(task, "dev", "en", config).examples) == 30
+    for name in ("arabic", "bengali", "finnish", "indonesian", "korean", "russian", "swahili", "telugu"):
+        path.write_text(questions([*english, f"{name}-77-0"]))
+        for split in ("train", "dev"):
+            with pytest.raises(DataError, match=f"is {name} by its id, but the file is read as 'en'"):
+                load(task, split, "en", config)  # type: ignore[arg-type]
+    # Ids that tell nothing, as in XTREME's own files: then the number of rows does.
+    path.write_text(questions([str(i) for i in range(3696)]))
+    assert len(load(task, "train", "en", config).examples) > 3000
+    path.write_text(questions([str(i) for i in range(3697)]))
+    with pytest.raises(DataError, match="more rows than the 3696 that tydiqa has in 'en'"):
+        load(task, "train", "en", config)
+    # A row of another language stands in its own file by right.
+    (path.parent / "tydiqa.goldp.sw.train.json").write_text(questions(["swahili-1-0"]))
+    assert len(load(task, "test", "sw", config).examples) == 1
+
+
+def test_one_hub_table_of_nine_languages_gives_english_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("english", "arabic", "swahili")
+    rows = [
+        {"id": f"{names[i % 3]}-{i}-0", "question": "q", "context": f"context {i} ends",
+         "answers": {"text": ["context"], "answer_start": [0]}}
+        for i in range(90)
+    ]  # fmt: skip
+    folder = tmp_path / "repository" / "secondary_task"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train-00000-of-00001.parquet")
+    card = "---\nconfigs:\n- config_name: secondary_task\n  data_files:\n  - split: train\n"
+    (tmp_path / "repository" / "README.md").write_text(card + "    path: secondary_task/train-*\n---\n")
+    task = get("tydiqa")
+    assert task.hub is not None and task.hub.counts == {"train/en": 3696}
+    local = dataclasses.replace(task.hub, id=str(tmp_path / "repository"), counts={"train/en": 30})
+    task, config = dataclasses.replace(task, hub=local), DataConfig(source="hub")
+    found = [row for split in ("train", "dev") for row in load(task, split, "en", config).examples]  # type: ignore[arg-type]
+    assert len(found) == 30 and all(row["id"].startswith("english-") for row in found)
+    whole = dataclasses.replace(task, hub=dataclasses.replace(local, language_of_id=False))
+    with pytest.raises(DataError, match="has 90 rows in 'en', not the 30"):
+        load(whole, "train", "en", config)
+
+
+def test_train_and_dev_of_a_holdout_are_told_apart_by_every_key(tmp_path: Path) -> None:
+    """Both come out of one file and share its fingerprint, which names the source: keys add the split."""
+    from effstilts.log import Log
+    from effstilts.procedure import _part_identity
+    from effstilts.store import Store, content_key
+    from effstilts.workbench import TaskPart, Workbench
+
+    path = tmp_path / "xtreme" / "tydiqa" / "tydiqa.goldp.en.train.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(questions([f"english-{i}-0" for i in range(60)]))
+    task, config = get("tydiqa"), DataConfig(tmp_path)
+    bench = Workbench(Store(tmp_path / "store"), config, Log(quiet=True), {})
+    part = TaskPart(task, "en")
+    keys = [content_key(_part_identity(bench, part, split)) for split in ("train", "dev")]  # type: ignore[arg-type]
+    assert keys[0] != keys[1]
+    contexts = [{e["context"] for e in bench.examples(part, split)} for split in ("train", "dev")]  # type: ignore[arg-type]
+    assert all(contexts) and not contexts[0] & contexts[1]
+
+
 def test_a_holdout_parts_the_train_rows_by_context(tmp_path: Path) -> None:
     folder = tmp_path / "xtreme" / "tydiqa"
     folder.mkdir(parents=True)
