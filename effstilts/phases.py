@@ -152,12 +152,17 @@ def _train_task(bench: Workbench, part: TaskPart, opened: encoder.Encoder) -> Tr
 def _order(step: Step, sizes: list[int]) -> tuple[Order, list[int]]:
     """The order of a step's rows, and the rows of each part that count for an epoch."""
     phase = step.phase
-    shares = [
-        Share(part.task.name if part.language_exponent else "", part.weight, part.language_exponent)
-        for part in step.parts
-    ]
-    weights, counted = mixture(sizes, shares, phase.cap, phase.temperature, fixed=phase.mixing == "fixed")
+    weights, counted = mixture(
+        sizes, shares_of(step.parts), phase.cap, phase.temperature, fixed=phase.mixing == "fixed"
+    )
     return Order(tuple(sizes), weights, step.training.batch_size, step.seed), counted
+
+
+def shares_of(parts: Sequence[TaskPart]) -> list[Share]:
+    """What each part is to the mixture."""
+    return [
+        Share(part.task.name if part.language_exponent else "", part.weight, part.language_exponent) for part in parts
+    ]
 
 
 def selection_groups(parts: Sequence[TaskPart]) -> dict[str, list[TaskPart]]:

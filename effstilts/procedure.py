@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effstilts.data import sources
+from effstilts.data.order import long_cycle_possible
 from effstilts.engine.choice import check_spread
 from effstilts.errors import RecipeError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
-from effstilts.phases import evaluate_target, make_tokenizer, retrieve, selection_groups, train_phase
+from effstilts.phases import evaluate_target, make_tokenizer, retrieve, selection_groups, shares_of, train_phase
 from effstilts.recipe import LORA_METHODS, Method, Phase, Recipe, Retrieval, Share, Target, Training
 from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import content_key
@@ -279,6 +280,12 @@ def _training_step(
             else {}
         ),
         "mixing": [phase.mixing, phase.cap, phase.temperature] if len(parts) > 1 else None,
+        # The cycle had 1,000 steps once, whatever the shares.
+        **(
+            {"cycle": "by shares"}
+            if len(parts) > 1 and long_cycle_possible(shares_of(parts), phase.mixing == "fixed")
+            else {}
+        ),
         "training": _settings(phase.training),
         "method": _method(phase.method, base),
         "base": base.key,

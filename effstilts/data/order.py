@@ -26,6 +26,8 @@ UInts = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_CYCLES = (1000, 10_000, 100_000)
+_FEWEST = 10
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
@@ -107,11 +109,15 @@ class Order:
 
     @property
     def cycle(self) -> tuple[int, ...]:
-        """Steps that each task gets in a cycle: at least one, and together about 1,000 where tasks are several."""
+        """Steps that each task gets in a cycle: at least one, and together about 1,000 where tasks are several; ten or
+        a hundred times as many where some task would get fewer than ten of these, so that a share above 1 in 10,000
+        is met to 5 %."""
         if len(self.sizes) == 1:
             return (1,)
         total = sum(self.weights)
-        return tuple(max(1, round(1000 * weight / total)) for weight in self.weights)
+        least = min(self.weights) / total
+        steps = next((count for count in _CYCLES if count * least >= _FEWEST), _CYCLES[-1])
+        return tuple(max(1, round(steps * weight / total)) for weight in self.weights)
 
     def batch(self, step: int) -> Batch:
         """The global batch of optimizer step `step`, counted from 0."""
@@ -148,6 +154,14 @@ class Share:
     group: str = ""
     weight: float = 1.0
     exponent: float = 0.0
+
+
+def long_cycle_possible(shares: Sequence[Share], fixed: bool) -> bool:
+    """Whether the cycle of such a mixture may be longer than 1,000 steps, as far as shares tell without the sizes."""
+    if not fixed or any(share.group for share in shares):
+        return True
+    weights = [share.weight for share in shares]
+    return _CYCLES[0] * min(weights) / sum(weights) < _FEWEST
 
 
 def mixture(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effstilts.data.order import Order, Share, key, mix, mixture, permutation, stream, uniform
+from effstilts.data.order import Order, Share, key, long_cycle_possible, mix, mixture, permutation, stream, uniform
 
 
 def weights(sizes: list[int], cap: int, temperature: float = 1.0) -> tuple[float, ...]:
@@ -22,7 +22,7 @@ def test_every_row_comes_once_an_epoch_whatever_the_batch(size: int, seed: int, 
 
 
 @settings(max_examples=25)
-@given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 2**30), st.integers(1, 16))
+@given(st.lists(st.integers(4, 60), min_size=2, max_size=4), st.integers(0, 2**30), st.integers(1, 16))
 def test_each_task_of_a_mixture_walks_its_own_epochs(sizes: list[int], seed: int, batch: int) -> None:
     order = Order(tuple(sizes), weights(sizes, 1 << 17), batch, seed)
     cycle = sum(order.cycle)
@@ -76,6 +76,54 @@ def test_examples_proportional_mixing_with_cap_and_temperature() -> None:
     assert counted == [100, 200] and Order((100, 400), (1, 1), 10, 0).steps_for(2, counted) == 2 * (10 + 20)
     with pytest.raises(ValueError):
         Order((), (), 4, 0)
+
+
+def test_epochs_go_on_across_the_borders_of_cycles() -> None:
+    """Every row of every task once in each of its own epochs, over two borders, whatever the batch."""
+    sizes = (7, 30, 11)
+    order = Order(sizes, (3.0, 1.0, 6.0), 4, 5)
+    seen: list[list[int]] = [[], [], []]
+    for step in range(2 * sum(order.cycle) + 57):
+        drawn = order.batch(step)
+        seen[drawn.task] += drawn.rows.tolist()
+    for size, rows in zip(sizes, seen, strict=True):
+        epochs = [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
+        assert len(epochs) > 20 and all(sorted(epoch) == list(range(size)) for epoch in epochs)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 3000), min_size=2, max_size=40), st.integers(0, 2**30))
+def test_steps_are_shared_as_the_weights_say(parts: list[int], seed: int) -> None:
+    """To 6 % of each share, however small next to the others; and every cycle anew."""
+    order = Order((50,) * len(parts), tuple(float(part) for part in parts), 1, seed)
+    slots, total = np.array(order.cycle), sum(parts)
+    shares = np.array(parts) / total
+    known = shares >= 1e-4
+    assert (np.abs(slots / slots.sum() - shares) <= 0.06 * shares)[known].all()
+    whole = slots.sum()
+    if whole < 3000:
+        drawn = np.bincount([order.batch(step).task for step in range(whole)], minlength=len(parts))
+        assert drawn.tolist() == slots.tolist()
+
+
+def test_a_rare_task_gets_its_share_and_no_more() -> None:
+    """At 1 in 4,000 a cycle of 1,000 steps would give it four times its part."""
+    order = Order((1000, 1000), (3999.0, 1.0), 1, 0)
+    assert order.cycle == (99_975, 25)
+    # What was a cycle of 1,000 stays one, slot by slot: the order of a run that is resumed.
+    assert Order((9, 9, 9), (59.0, 176.0, 765.0), 1, 0).cycle == (59, 176, 765)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 400), st.sampled_from(["", "a"])), min_size=2, max_size=9),
+    st.booleans(),
+)
+def test_a_long_cycle_is_announced_to_the_key(entries: list[tuple[int, int, str]], fixed: bool) -> None:
+    sizes = tuple(size for size, _, _ in entries)
+    shares = [Share(group, weight, 0.5 if group else 0.0) for _, weight, group in entries]
+    found, _ = mixture(sizes, shares, 1 << 17, 1.0, fixed=fixed)
+    long = sum(Order(sizes, found, 1, 0).cycle) > 1000 + len(sizes)
+    assert not long or long_cycle_possible(shares, fixed)
 
 
 def test_fixed_shares() -> None:
