@@ -32,6 +32,8 @@ class Run(RecipeChoice):
 
         with self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph):
             overlaps = find_overlaps(graph, bench) if bench.ranks.leads else []
+            if bench.ranks.leads and graph.cells and not overlaps:
+                bench.log.say("overlap: none, no text of 20 letters or more is both trained on and evaluated")
             for overlap in overlaps:
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))

@@ -1,7 +1,8 @@
 """Texts that stand both in training rows and in evaluated rows.
 
 Texts are compared without case, punctuation and spacing, whole: a hash of 64 bits stands for each, and short ones (a
-name, a "yes") are left out, since they meet by chance.
+name, a "yes") are left out, since they meet by chance. Where a row has several texts, they are also hashed together
+(`whole`): a premise that two sets share is one thing, a pair that both have is another.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 Digests = Mapping[str, NDArray[np.uint64]]
 
 # Raised when the hashes of the same rows change.
-VERSION = 1
+VERSION = 2
+WHOLE = "whole"
 ROLES = ("text", "text_pair", "prompt", "question", "context", "source", "target", "tokens")
 _WORDS = re.compile(r"\w+")
 _SHORTEST = 20
@@ -44,27 +46,37 @@ def digest(text: str) -> int:
 
 
 def digests(examples: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.uint64]]:
-    """Role -> the hash of each row's text in it [rows], 0 where there is none. Tags' tokens count as one text."""
-    found: dict[str, list[int]] = {role: [] for role in ROLES}
+    """Role, or "whole" -> the hash of each row's text in it [rows], 0 where there is none. Tags' tokens count as one
+    text."""
+    found: dict[str, list[int]] = {role: [] for role in (WHOLE, *ROLES)}
     for example in examples:
+        texts = []
         for role in ROLES:
             value = example.get(role)
             text = value if isinstance(value, str) else " ".join(value) if value else ""
             found[role].append(digest(text) if text else 0)
+            texts += [text] if text else []
+        found[WHOLE].append(digest("\n".join(texts)) if len(texts) > 1 else 0)
     arrays = {role: np.array(hashes, np.uint64) for role, hashes in found.items()}
     return {role: hashes for role, hashes in arrays.items() if hashes.any()}
 
 
-def overlaps(trained: Digests, evaluated: Digests) -> list[Overlap]:
-    """For each role of the evaluated rows, how many of its texts any training row has, in whatever role; only
-    roles with one at least."""
+def known_texts(trained: Digests) -> NDArray[np.uint64]:
+    """The hashes of all texts of training rows, in whatever role, sorted and once each."""
     if not trained:
-        return []
+        return np.zeros(0, np.uint64)
     known = np.unique(np.concatenate(list(trained.values())))
-    known = known[known != _NONE]
+    return np.asarray(known[known != _NONE])
+
+
+def overlaps(known: NDArray[np.uint64], evaluated: Digests) -> list[Overlap]:
+    """For each role of the evaluated rows, how many of its texts are `known_texts`; only roles with one at least."""
+    if not len(known):
+        return []
     found = []
     for role, hashes in evaluated.items():
-        rows = int(np.isin(hashes, known).sum())
+        places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        rows = int((known[places] == hashes).sum())
         if rows:
             found.append(Overlap(role, rows, len(hashes)))
     return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from effstilts.data.overlap import Overlap, overlaps
+import numpy as np
+from numpy.typing import NDArray
+
+from effstilts.data.overlap import WHOLE, Digests, Overlap, known_texts, overlaps
 from effstilts.procedure import Graph
 from effstilts.tasks.task import SplitName
 from effstilts.workbench import Source, Step, TaskPart, Workbench
@@ -19,6 +22,9 @@ def find_overlaps(graph: Graph, bench: Workbench) -> list[dict[str, Any]]:
     """
     found = []
     seen: set[tuple[str, str, SplitName]] = set()
+    # Each set meets many others, a Wikipedia every evaluated language: it is read and sorted once.
+    known: dict[str, NDArray[np.uint64]] = {}
+    hashed: dict[tuple[str, SplitName], Digests] = {}
     for trained, evaluated, split in _pairs(graph):
         place = (f"{trained.name}/{trained.rows}", f"{evaluated.name}/{evaluated.rows}", split)
         if place in seen:
@@ -28,7 +34,11 @@ def find_overlaps(graph: Graph, bench: Workbench) -> list[dict[str, Any]]:
             rows = bench.count(trained, "train")
             shared = [Overlap("row", min(rows, bench.count(evaluated, "train")), rows)]
         else:
-            shared = overlaps(bench.digests(trained, "train"), bench.digests(evaluated, split))
+            if place[0] not in known:
+                known[place[0]] = known_texts(bench.digests(trained, "train"))
+            if place[1:] not in hashed:
+                hashed[place[1:]] = bench.digests(evaluated, split)
+            shared = overlaps(known[place[0]], hashed[place[1:]])
         for overlap in shared:
             found.append(
                 {
@@ -48,9 +58,10 @@ def sentence(overlap: dict[str, Any]) -> str:
     if overlap["role"] == "row":
         return f"overlap: an earlier phase trains on {overlap['trained']}, which the target is trained on as well"
     share = 100 * overlap["rows"] / max(overlap["of"], 1)
+    stand = "stand whole" if overlap["role"] == WHOLE else f"have their {overlap['role']}"
     return (
         f"overlap: {overlap['rows']:,} of {overlap['of']:,} {overlap['split']} rows of {overlap['evaluated']} "
-        f"({share:.1f} %) have their {overlap['role']} in the training rows of {overlap['trained']}"
+        f"({share:.1f} %) {stand} in the training rows of {overlap['trained']}"
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effstilts.data.overlap import Overlap, digest, digests, overlaps
+from effstilts.data.overlap import Overlap, digest, digests, known_texts, overlaps
 
 LONG = "The quick brown fox jumps over the lazy dog"
 
@@ -27,10 +27,10 @@ def test_scripts_without_case_or_spaces_are_compared_as_well() -> None:
 def test_a_text_is_found_in_another_role_and_short_ones_are_left_out() -> None:
     trained = digests([{"context": LONG, "question": "Who jumps over the lazy dog?"}, {"context": "Yes."}])
     evaluated = digests([{"text": LONG.upper(), "text_pair": "Yes."}, {"text": "Another sentence that is long enough"}])
-    assert overlaps(trained, evaluated) == [Overlap("text", 1, 2)]
+    assert overlaps(known_texts(trained), evaluated) == [Overlap("text", 1, 2)]
     tagged = digests([{"tokens": LONG.split(), "tags": ["X"]}])
-    assert overlaps(trained, tagged) == [Overlap("tokens", 1, 1)]
-    assert overlaps({}, evaluated) == [] == overlaps(trained, {})
+    assert overlaps(known_texts(trained), tagged) == [Overlap("tokens", 1, 1)]
+    assert overlaps(known_texts({}), evaluated) == [] == overlaps(known_texts(trained), {})
 
 
 @given(st.lists(st.text(min_size=0, max_size=60), max_size=12), st.lists(st.text(max_size=60), max_size=12))
@@ -40,4 +40,19 @@ def test_what_is_counted_is_what_a_set_would_count(first: list[str], second: lis
 
     known = {digest(text) for text in first} - {0}
     expected = sum(digest(text) in known for text in second)
-    assert sum(one.rows for one in overlaps(digests(rows(first)), digests(rows(second)))) == expected
+    assert sum(one.rows for one in overlaps(known_texts(digests(rows(first))), digests(rows(second)))) == expected
+
+
+def test_a_pair_that_both_sets_have_is_told_from_a_shared_premise() -> None:
+    other = "A sentence of another kind, and long enough"
+    trained = known_texts(digests([{"text": LONG, "text_pair": other}, {"text": other * 2, "text_pair": "No."}]))
+    evaluated = digests(
+        [
+            {"text": LONG, "text_pair": other.upper()},
+            {"text": LONG, "text_pair": "Something that is said nowhere else"},
+            {"text": other * 2, "text_pair": "Yes."},
+            {"text": other, "text_pair": LONG},
+        ]
+    )
+    assert overlaps(trained, evaluated) == [Overlap("whole", 1, 4), Overlap("text", 4, 4), Overlap("text_pair", 2, 4)]
+    assert "whole" not in digests([{"text": LONG, "text_pair": None}, {"tokens": LONG.split()}])

@@ -69,9 +69,10 @@ def test_a_leak_is_counted_and_named_before_and_after(leaky: Path, capsys: pytes
     record = Store(leaky / "store").read_run("leaky")
     contexts = [o for o in record["overlaps"] if (o["trained"], o["evaluated"]) == ("squad (en)", "xquad (en)")]
     # Of the ten planted contexts, those that the holdout left in training.
-    assert [(o["role"], o["of"]) for o in contexts] == [("context", 12)] and 5 <= contexts[0]["rows"] <= 10
+    assert [(o["role"], o["of"]) for o in contexts] == [("whole", 12), ("context", 12)]
+    assert 5 <= contexts[0]["rows"] == contexts[1]["rows"] <= 10
     own = {(o["trained"], o["role"]) for o in record["overlaps"] if o["evaluated"] == "xnli (en)"}
-    assert {("mnli (en)", "text"), ("mnli (en)", "text_pair")} <= own
+    assert {("mnli (en)", "whole"), ("mnli (en)", "text"), ("mnli (en)", "text_pair")} <= own
 
 
 def test_where_nothing_meets_nothing_is_said(leaky: Path, capsys: pytest.CaptureFixture[str]) -> None:
