@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from effstilts.recipe import Recipe, load_recipe
+from effstilts.tasks.registry import declare, get
 
 README = Path(__file__).parents[2] / "README.md"
 XTREME = ("xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa")
@@ -31,8 +32,12 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     for task in recipe.retrieval.tasks:
         found[f"retrieval.layers.{task}"] = recipe.retrieval.layers[task]
     found |= {f"retrieval.{key}": getattr(recipe.retrieval, key) for key in ("tasks", "pooling", "special_tokens")}
+    # What only an intermediate arm trains on is a difference between the arms.
+    trained = {target.train_on or get(target.task).train_on for target in recipe.targets}
+    both = {target.task for target in recipe.targets} | trained | set(recipe.retrieval.tasks)
     for name, declared in recipe.tasks.items():
-        found |= {f"tasks.{name}.{key}": value for key, value in declared.items()}
+        if name in both:
+            found |= {f"tasks.{name}.{key}": value for key, value in declared.items()}
     return found
 
 
@@ -45,6 +50,21 @@ def test_the_presets_are_whole() -> None:
     assert {"anli+", "mnli", "qqp", "squad", "squad-v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa"} < set(
         phang.intermediate
     )
+
+
+def test_no_row_of_a_preset_is_longer_or_shorter_than_its_protocol_says() -> None:
+    """jiant: 256, 384 for questions; XTREME: 128, 384; both 512 for retrieval."""
+    for name, length in (("phang2020", 256), ("xtreme-official", 128)):
+        recipe = load_recipe(name)
+        tasks = {task: declare(task, spec) for task, spec in recipe.tasks.items()}
+        used = {share.task for arm in recipe.intermediate.values() for share in arm.tasks}
+        used |= {target.task for target in recipe.targets} | set(recipe.retrieval.tasks)
+        used |= {get(task).train_on for task in used} - {""}
+        used -= {"ccg"}  # declared by the user, who has its tags
+        for task in used:
+            found = tasks.get(task, get(task))
+            own = 384 if found.kind == "span" else 512 if task in recipe.retrieval.tasks else length
+            assert (found.max_length, found.stride) == (own, 128), task
 
 
 def test_they_differ_where_the_readme_says_and_nowhere_else() -> None:
