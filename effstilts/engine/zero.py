@@ -255,7 +255,7 @@ class ZeroEngine:
         if self.stage < 3:
             self._zero.update_lp_params()
             return
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         for name, parameter in self._names.items():
             with GatheredParameters([parameter], modifier_rank=0):
