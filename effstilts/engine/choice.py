@@ -29,8 +29,8 @@ def check_spread(spread: Spread, training: Training, method: Method) -> None:
     if method.name in QUANTISED_METHODS:
         if spread.zero:
             raise RecipeError(
-                f"engine.name: zero cannot shard the quantised base of method {method.name}; use plain (over any number "
-                "of ranks), or method lora"
+                f"engine.name: zero cannot shard the quantised base of method {method.name}; use plain, over any "
+                "number of ranks, or method lora"
             )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise MissingDependencyError(f"method {method.name} needs bitsandbytes: pip install 'effstilts[quant]'")
