@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -64,6 +65,9 @@ class Watch:
 
     def _end(self, error: BaseException) -> None:
         """Posts this process's failure, or turns an error that is another's doing into that one's."""
+        # The launcher sends SIGTERM as soon as one process has failed; the line comes first.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with self._lock:
             self._ending = True
             heard = self._failure
@@ -84,10 +88,10 @@ class Watch:
 
     def _post(self, code: int, text: str) -> None:
         """Puts the failure where all see it; the first one counts. Waits shortly so that rank 0 may speak first."""
+        own = json.dumps({"rank": self.rank, "code": code, "text": text.split("\n")[0]})
         with contextlib.suppress(Exception):
-            self._store.compare_set(
-                "failure", "", json.dumps({"rank": self.rank, "code": code, "text": text.split("\n")[0]})
-            )
+            if self._store.compare_set("failure", "", own).decode() != own:
+                return
             until = time.monotonic() + 5.0
             others = range(self.world) if self.rank == 0 else (0,)
             while time.monotonic() < until and not all(
