@@ -254,3 +254,45 @@ def test_a_target_may_go_on_from_another_tasks_head(tiny_recipe: Path, tmp_path:
     assert set(key.partition("|")[0] for key in first) == {"synthetic/hellaswag"}
     for key, tensor in second.items():
         assert key.startswith("chain|") and torch.allclose(tensor, before[key.partition("|")[2]], atol=1e-5)
+
+
+def test_zero_shot_is_told_by_what_the_weights_were_trained_and_chosen_on(tmp_path: Path, tokenizer: object) -> None:
+    """XCOPA has no English of its own: trained on English COPA, each of its languages is zero-shot."""
+    from effstilts.data.sources import DataConfig
+    from effstilts.log import Log
+    from effstilts.procedure import build
+    from effstilts.recipe import recipe_from_tree
+    from effstilts.studies.report import run_record
+    from effstilts.synthetic import World
+    from effstilts.workbench import Workbench
+
+    own = {"kind": "classification", "labels": ["a", "b"], "columns": {"text": "t", "label": "l"}, "evaluate_on": "dev"}
+    files = {split: f"{split}.jsonl" for split in ("train", "dev")}
+    for split in files:
+        (tmp_path / f"{split}.jsonl").write_text('{"t": "x", "l": "a"}\n', encoding="utf-8")
+    tree = {
+        "name": "n",
+        "model": {"name": "new", "config": {"model_type": "xlm-roberta"}},
+        "mlm": {"tasks": ["synthetic/text"]},
+        "targets": [{"task": "afar"}, {"task": "home"}],
+        "tasks": {
+            "home": {**own, "languages": ["en", "de"], "files": files, "evaluate_on": "dev"},
+            "afar": {
+                **own,
+                "languages": ["et", "it"],
+                "files": {"dev": "dev.jsonl"},
+                "evaluate_on": "dev",
+                "train_on": "home",
+            },
+        },
+    }
+    recipe = recipe_from_tree(tree, "n")
+    bench = Workbench(Store(tmp_path / "s"), DataConfig(tmp_path, "auto", True, World()), Log(quiet=True), recipe.tasks)
+    cells = run_record("n", build(recipe, bench), bench.store, {})["cells"]
+    told = {(c["task"], c["language"]): (c["training_language"], c["selected_on"]) for c in cells}
+    assert told == {
+        ("afar", "et"): ("en", False),
+        ("afar", "it"): ("en", False),
+        ("home", "en"): ("en", True),
+        ("home", "de"): ("en", False),
+    }

@@ -11,6 +11,7 @@ from effstilts.evaluation.significance import sign_flip_test
 from effstilts.procedure import Graph
 from effstilts.store import Store
 from effstilts.studies.overlap import of_evaluation
+from effstilts.workbench import Step
 
 Record = Mapping[str, Any]
 
@@ -22,6 +23,8 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
     """What `effstilts show` and further studies read: every cell with its step and, once made, its numbers."""
     cells = []
     for cell in graph.cells:
+        base = cell.step.base
+        trained = base.parts if cell.section == "target" and isinstance(base, Step) else ()
         entry: dict[str, Any] = {
             "section": cell.section,
             "arm": cell.arm,
@@ -30,9 +33,12 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             "language": cell.language,
             "split": cell.split,
             "step": cell.step.name,
-            "training_language": cell.step.parts[0].task.training_language if cell.section == "target" else "",
-            # The set that a language's weights were chosen on is no test for it.
-            "selected_on": cell.split == "dev" and cell.language == cell.step.parts[0].task.training_language,
+            "training_language": trained[0].language if trained else "",
+            # The set that weights were chosen on is no test for them.
+            "selected_on": cell.split == "dev"
+            and any(
+                ((part.selected_on or part.task).name, part.language) == (cell.task, cell.language) for part in trained
+            ),
         }
         if store.has(cell.step.kind, cell.step.key):
             facts = store.facts(cell.step.kind, cell.step.key)
