@@ -42,7 +42,7 @@ def run(folder: Path, recipe: str, capsys: pytest.CaptureFixture[str], *more: st
         (HEAD + "target: []", None, 2, ["unknown key 'target'", "'targets'"]),
         (HEAD + "targets: [xnly]", None, 2, ["no task 'xnly'", "did you mean 'xnli'"]),
         (HEAD + "targets: [{task: udpos, languages: [xx]}]", None, 2, ["no language 'xx'"]),
-        (HEAD + "targets: [udpos]", None, 3, ["test-en.tsv does not exist", "not in the cache"]),
+        (HEAD + "targets: [udpos]", None, 3, ["dev-en.tsv does not exist", "not in the cache"]),
         (HEAD + TEXT_TASK + "targets: [{task: mine}]", "", 3, ["t.jsonl holds no rows"]),
         (HEAD + TEXT_TASK + "targets: [mine]", '{"x": "t", "y": "c"}\n', 3, ["t.jsonl:1", "'c'", "a, b"]),
         (HEAD + TEXT_TASK + "targets: [mine]", '{"x": "t", "y": "a"}\n{"x": \n', 3, ["t.jsonl:2", "not valid JSON"]),
