@@ -21,6 +21,7 @@ from effstilts.tasks.task import Hub
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """XNLI in two languages, SNLI with rows to drop, and an empty cache of the hub."""
+    monkeypatch.delenv("EFFSTILTS_DATA", raising=False)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "data"
     (root / "xtreme" / "xnli").mkdir(parents=True)
