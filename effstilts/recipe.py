@@ -83,6 +83,9 @@ class Training:
     precision: `fp32`, or `bf16` (autocast, weights and optimizer stay fp32).
     dropout: of the encoder and heads; -1 keeps the checkpoint's own.
     mask_share: masked-LM alone: share of the tokens that are predicted (Devlin et al. 2019).
+    freeze_embeddings, freeze_layers: leave the embeddings, or them and the lowest blocks, as they are: no gradient and
+        no optimizer state for them.
+    gradient_checkpointing: compute each block's inner states twice instead of keeping them; the result is the same.
     """
 
     epochs: float = 3.0
@@ -104,6 +107,9 @@ class Training:
     precision: Literal["fp32", "bf16"] = "fp32"
     dropout: float = -1.0
     mask_share: float = 0.15
+    freeze_embeddings: bool = False
+    freeze_layers: int = 0
+    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -375,7 +381,7 @@ def check_training(training: Training, at: str) -> None:
         "learning_rate must be above 0": t.learning_rate > 0,
         "head_learning_rate must be 0 or more": t.head_learning_rate >= 0,
         "warmup is a share of the steps, from 0 to 1": 0 <= t.warmup <= 1,
-        "warmup_steps must be 0 or more": t.warmup_steps >= 0,
+        "warmup_steps, freeze_layers must be 0 or more": min(t.warmup_steps, t.freeze_layers) >= 0,
         "weight_decay must be 0 or more": t.weight_decay >= 0,
         "beta2 must be in [0, 1)": 0 <= t.beta2 < 1,
         "epsilon must be above 0": t.epsilon > 0,

@@ -290,6 +290,11 @@ class Workbench:
             quantised.quantise(opened, quantised.FORMS[step.method.name])
         if step.leaves_adapter:
             adapters.attach(opened, step.method, kept(continued), kept(under))
+        training = step.training
+        if training.freeze_embeddings or training.freeze_layers:
+            opened.freeze(training.freeze_layers)
+        if training.gradient_checkpointing:
+            opened.checkpoint_gradients()
         return opened
 
     def heads(self, step: Step, opened: Encoder, fresh: bool) -> dict[str, nn.Module]:

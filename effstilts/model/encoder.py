@@ -151,6 +151,22 @@ class Encoder(nn.Module):
                 if isinstance(module, nn.Dropout):
                     module.p = share
 
+    def freeze(self, layers: int) -> None:
+        """Trains neither the embeddings nor the lowest `layers` blocks. ModelError if the encoder has fewer."""
+        if layers > self.depth:
+            raise ModelError(f"freeze_layers is {layers}, this encoder has {self.depth} blocks")
+        _, _, blocks = _find_blocks(self.backbone, self.depth)
+        above = {id(p) for block in blocks for p in block.parameters()}
+        below = {id(p) for block in blocks[:layers] for p in block.parameters()}
+        embeddings = {id(p) for name, p in self.backbone.named_parameters() if "embeddings." in f"{name}."}
+        for parameter in self.backbone.parameters():
+            if id(parameter) in below or (id(parameter) in embeddings and id(parameter) not in above):
+                parameter.requires_grad_(False)
+
+    def checkpoint_gradients(self) -> None:
+        """Keeps a block's input alone for the backward pass, which computes the rest again (Chen et al. 2016)."""
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
     def prefer_eager_attention(self) -> None:
         """Plain matrix products for attention: on a CPU in bf16 faster than the fused kernel at the lengths of a
         sentence (2.5 times in a training step of 16 tokens a row, 1.2 at 384)."""

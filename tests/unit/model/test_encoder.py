@@ -188,3 +188,31 @@ def test_saving_does_not_import_deepspeed(encoder: Any, tmp_path: Path, monkeypa
     save(encoder, tmp_path / "saved")
     again = load(str(tmp_path / "saved")).backbone.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in encoder.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_gradients_are_the_same_with_checkpointing(name: str, tokenizer: Any) -> None:
+    found = []
+    for checkpointed in (False, True):
+        encoder = create(ARCHITECTURES[name], tokenizer, seed=1).train()
+        encoder.set_dropout(0.0)
+        if checkpointed:
+            encoder.checkpoint_gradients()
+            assert any(getattr(m, "gradient_checkpointing", False) for m in encoder.backbone.modules())
+        encoder(**batch(encoder))[:, 0, :5].sum().backward()
+        found.append({n: p.grad for n, p in encoder.named_parameters() if p.grad is not None})
+    assert set(found[0]) == set(found[1])
+    assert all(torch.allclose(found[0][n], found[1][n], atol=1e-6) for n in found[0])
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_frozen_blocks_and_embeddings_get_no_gradient(name: str, tokenizer: Any) -> None:
+    encoder = create(ARCHITECTURES[name], tokenizer, seed=1)
+    encoder.freeze(2)
+    encoder(**batch(encoder))[:, 0, :5].sum().backward()
+    trained = {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    # DeBERTa norms its relative positions once for all blocks.
+    assert trained and all(".2." in n or n.startswith("backbone.encoder.LayerNorm") for n in trained), trained
+    assert not encoder.embedding.requires_grad
+    with pytest.raises(ModelError, match="freeze_layers is 4, this encoder has 3 blocks"):
+        encoder.freeze(4)
