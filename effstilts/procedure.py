@@ -72,7 +72,7 @@ class Graph:
 
 def build(recipe: Recipe, bench: Workbench) -> Graph:
     """The graph of a recipe. Reads fingerprints of data and checkpoint; DataError, RecipeError, ModelError if the
-    recipe names what does not exist."""
+    recipe names what does not exist, or ranks come to different graphs."""
     graph = Graph()
     for seed in recipe.seeds:
         base = _phase_one(recipe, bench, graph, seed)
@@ -86,6 +86,8 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
                 _target(recipe, bench, graph, target, encoder, arm, seed)
             for name in recipe.retrieval.tasks:
                 _retrieval(recipe, bench, graph, name, encoder, arm, seed)
+    # Before anything is written or trained: what rank 0 does next, it does for all.
+    bench.ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
     return graph
 
 
@@ -93,7 +95,6 @@ def run(graph: Graph, bench: Workbench) -> None:
     """Makes every step that the store does not hold. Of several ranks the first decides what that is; all of them
     train, and it does the rest alone."""
     ranks = bench.ranks
-    ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
     for step in graph.steps:
         if step.trains:
             check_spread(bench.spread, step.training, step.method)
