@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: run test quick lint clean
+.PHONY: run test quick faults lint clean
 
 run: $(STAMP)
 	$(VENV)/bin/effstilts run quickstart
@@ -13,6 +13,10 @@ test: $(STAMP)-dev lint
 
 quick: $(STAMP)-dev
 	$(VENV)/bin/pytest -m "not slow"
+
+# The full form of the fault suite (hours); pytest runs its fast form. Figures: benchmarks/results/faults.json.
+faults: $(STAMP)-dev
+	EFFSTILTS_FAULTS=full $(VENV)/bin/pytest tests/faults
 
 lint: $(STAMP)-dev
 	$(VENV)/bin/ruff check .
