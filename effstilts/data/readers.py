@@ -230,17 +230,23 @@ def commonsenseqa_jsonl(path: Path) -> Iterator[Row]:
 
 def csv_rows(path: Path) -> Iterator[Row]:
     """Comma-separated with a header line; a quoted field may hold newlines."""
-    reader = csv.reader((line for line, _ in raw_lines(path)), strict=True)
     header: list[str] = []
+    for values, place in _csv_values(path):
+        if not header:
+            header = _header(values, place)
+        else:
+            yield _cells(values, header, place), place
+
+
+def _csv_values(path: Path) -> Iterator[tuple[list[str], str]]:
+    reader = csv.reader((line for line, _ in raw_lines(path)), strict=True)
     start = 1
     try:
         for values in reader:
             place = f"{path}:{start}"
             start = reader.line_num + 1
-            if not header:
-                header = _header(values, place)
-            elif values:
-                yield _cells(values, header, place), place
+            if values:
+                yield values, place
     except csv.Error as error:
         raise DataError(f"{path}:{start}: not valid CSV ({error})") from error
 
@@ -276,6 +282,16 @@ def lines(path: Path) -> Iterator[Row]:
 def aligned_lines(path: Path) -> Iterator[Row]:
     """One text a line, empty ones too: line i belongs to line i of another file."""
     return (({"text": line}, place) for line, place in lines_of(path))
+
+
+def stsb_csv(path: Path) -> Iterator[Row]:
+    """STSb's multilingual release (no header): the two sentences of a row as two texts, so that row i of one language
+    is row i of another's translation. The similarity is not read."""
+    for values, place in _csv_values(path):
+        if len(values) != 3:
+            raise DataError(f"{place}: {len(values)} columns, expected 3 (two sentences and their similarity)")
+        for text in values[:2]:
+            yield {"text": text}, place
 
 
 def qqp_tsv(path: Path) -> Iterator[Row]:
@@ -345,6 +361,7 @@ _READERS: Mapping[str, Reader] = {
     "tsv": tsv_rows,
     "lines": lines,
     "aligned_lines": aligned_lines,
+    "stsb_csv": stsb_csv,
     "qqp_tsv": qqp_tsv,
     "bucc": bucc,
     "bucc_gold": bucc_gold,

@@ -48,3 +48,12 @@ JOINED: Mapping[tuple[str, int], Joined] = {
     ("candidates", 1): _candidates,
     ("candidates", 2): _candidates,
 }
+# Formats whose text i of one file belongs to text i of the other, whatever the kind.
+_ALIGNED_FORMATS = ("aligned_lines", "stsb_csv")
+
+
+def joined(kind: str, form: str, files: int) -> Joined | None:
+    """How the files of a split become rows together; None: they are read one after another."""
+    if form in _ALIGNED_FORMATS and files == 2:
+        return _aligned
+    return JOINED.get((kind, files))

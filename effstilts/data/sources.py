@@ -18,7 +18,7 @@ from effstilts.data import hub, layouts
 from effstilts.data.hub import ENVIRONMENT
 from effstilts.data.readers import READERS, Row
 from effstilts.data.roles import examples, rows_hash
-from effstilts.data.sides import JOINED
+from effstilts.data.sides import joined
 from effstilts.errors import DataError, RecipeError
 from effstilts.store import content_key, file_hash
 from effstilts.tasks.task import SplitName, Task
@@ -279,10 +279,11 @@ def _raw_rows(task: Task, chosen: str, split: SplitName, language: str, where: D
         return _renamed(hub.rows(task, own, language, where.offline), names)
     files = layouts.layout(task, split, language, where.root)
     paths = layouts.paths(files, own, language, where.root)
-    reader = READERS[files.formats.get(own, files.format)]
-    joined = JOINED.get((task.kind, len(paths)))
-    if joined is not None:
-        return joined(reader, paths, language)
+    form = files.formats.get(own, files.format)
+    reader = READERS[form]
+    together = joined(task.kind, form, len(paths))
+    if together is not None:
+        return together(reader, paths, language)
     raw = _renamed(chain.from_iterable(reader(path) for path in paths), files.rename)
     return _of_language(task, raw, own, language)
 

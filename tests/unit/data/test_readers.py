@@ -49,6 +49,10 @@ def test_each_format(tmp_path: Path) -> None:
     assert read("jsonl", write(w, "f", '{"a": 1}\n\n{"a": 2}\n')) == [{"a": 1}, {"a": 2}]
     assert read("json_list", write(w, "g", '[{"a": 1}]')) == [{"a": 1}]
     assert read("csv", write(w, "h", 'a,b\n"x, y",2\n')) == [{"a": "x, y", "b": "2"}]
+    # A newline of its own makes a sentence of two lines, which stays one text.
+    stsb = 'One, two.,"a\nb",3.4\n\n"x ""y""",z,0\n'.replace("One, two.", '"One, two."')
+    texts = [row["text"] for row in read("stsb_csv", write(w, "s", stsb))]
+    assert texts == ["One, two.", "a\nb", 'x "y"', "z"]
     assert read("tsv", write(w, "i", 'a\tb\n"x\t2\n')) == [{"a": '"x', "b": "2"}]
     assert read("lines", write(w, "j", "x\n\ny\u2028z\n")) == [{"text": "x"}, {"text": "y\u2028z"}]
     assert len(read("aligned_lines", write(w, "k", "x\n\ny\n"))) == 3
@@ -96,6 +100,7 @@ def test_each_format(tmp_path: Path) -> None:
         ("json_list", '{"a": 1}', ["JSON array"]),
         ("json_list", "[1]", ["item 1"]),
         ("csv", "a,b\n1\n", ["x:2", "1 columns, the header has 2"]),
+        ("stsb_csv", "a,b,1\na,b\n", ["x:2", "2 columns, expected 3"]),
         ("hellaswag_blocks", "ctx\n9\na\nb\nc\nd\n", ["x:1", "'9'"]),
         ("hellaswag_blocks", "ctx\n1\na\n", ["3 lines, expected 6"]),
         ("ccg_tsv", "a b\tN\n", ["x:1", "2 words but 1 tags"]),

@@ -312,6 +312,21 @@ def test_aligned_files(tmp_path: Path) -> None:
         load(task, "test", "de", config)
 
 
+def test_parallel_text_for_translation_lm(tmp_path: Path) -> None:
+    """Aligned files of a masked-LM task are pairs, those of a format of single texts stand one after another."""
+    (tmp_path / "a.en").write_text("one\ntwo\n")
+    (tmp_path / "a.deu").write_text("eins\nzwei\n")
+    paths = ["a.en", "a.{file_lang}"]
+    declared = {"kind": "masked_lm", "languages": ["de"], "language_codes": {"de": "deu"}}
+    pairs = declare("p", declared | {"files": {"train": {"path": paths, "format": "aligned_lines"}}, "columns":
+                    {"text": "source", "text_pair": "target"}})  # fmt: skip
+    rows = load(pairs, "train", "de", DataConfig(tmp_path)).examples
+    assert [(r["text"], r["text_pair"]) for r in rows] == [("one", "eins"), ("two", "zwei")]
+    single = declare("s", declared | {"files": {"train": {"path": paths, "format": "lines"}}})
+    rows = load(single, "train", "de", DataConfig(tmp_path)).examples
+    assert [r["text"] for r in rows] == ["one", "two", "eins", "zwei"]
+
+
 def test_a_fingerprint_follows_content_and_declaration(tmp_path: Path) -> None:
     jsonl(tmp_path / "t.jsonl", nli(0))
     task, config = declare("mine", NLI), DataConfig(tmp_path)
