@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,19 +35,35 @@ def make_tokenizer(bench: Workbench, step: Step) -> None:
     """Trains an XLM-R-like tokenizer on the text of phase 1 and keeps it as a transformers folder."""
     from effstilts.model.tokenizer import as_transformers, train_tokenizer
 
+    rows = tokenizer_rows([bench.count(part, "train") for part in step.parts], shares_of(step.parts))
     texts = (
         text
-        for part in step.parts
-        for example in bench.examples(part, "train")
+        for part, count in zip(step.parts, rows, strict=True)
+        for example in islice(bench.examples(part, "train"), count)
         for text in (example["text"], example.get("text_pair"))
         if text
     )
-    tokenizer = as_transformers(train_tokenizer(texts, int(step.spec["vocab_size"])))
+    coverage = float(step.spec.get("coverage", 1.0))
+    tokenizer = as_transformers(train_tokenizer(texts, int(step.spec["vocab_size"]), coverage))
 
     def fill(folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
     bench.store.put(step.kind, step.key, fill, {"label": step.label, "pieces": len(tokenizer)})
+
+
+def tokenizer_rows(sizes: Sequence[int], shares: Sequence[Share]) -> list[int]:
+    """First rows of each part that a tokenizer is trained on: all of them, but of the languages of one task as many
+    as stand to each other like rows ** exponent, so that small languages get pieces (Conneau et al. 2020, section
+    3.1). The language that is shortest of its share gives all its rows."""
+    taken = list(sizes)
+    for group in {share.group for share in shares if share.group}:
+        own = [i for i, share in enumerate(shares) if share.group == group]
+        wanted = {i: sizes[i] ** shares[i].exponent for i in own}
+        scale = min(sizes[i] / wanted[i] for i in own)
+        for i in own:
+            taken[i] = min(sizes[i], round(scale * wanted[i]))
+    return taken
 
 
 def train_phase(bench: Workbench, step: Step) -> None:

@@ -130,9 +130,12 @@ def _phase_one(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> Sou
             identity["tokenizer"] = {"name": model.tokenizer, "revision": model.revision}
         else:
             parts = _parts(bench, recipe.mlm.tasks, "masked_lm")
+            exponents = [part.language_exponent for part in parts]
             spec = {
                 "vocab_size": model.vocab_size,
                 "texts": [_part_identity(bench, part, "train") for part in parts],
+                **({"coverage": model.character_coverage} if model.character_coverage != 1.0 else {}),
+                **({"exponents": exponents} if any(exponents) else {}),
                 "numerics": NUMERICS_VERSION,
             }
             tokenizer = graph.add(
@@ -146,6 +149,8 @@ def _phase_one(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> Sou
                 )
             )
             identity["tokenizer"] = tokenizer.key
+        if model.body:
+            identity["body"] = checkpoint_fingerprint(model.body)
         base = Source(model, identity, tokenizer=tokenizer, seed=mlm_seed)
     for share in recipe.mlm.tasks:
         task = bench.task(share.task)

@@ -27,7 +27,10 @@ class Model:
     revision: the hub commit; needed for a hub id, so that a run can be repeated.
     config: for `new`: `model_type` and the fields of that architecture's transformers config.
     tokenizer: for `new`: a folder or hub id; empty: a Unigram tokenizer is trained on the MLM text.
-    vocab_size: pieces of a tokenizer that is trained.
+    vocab_size: pieces of a tokenizer that is trained; character_coverage: share of the text's characters that have a
+        piece, the rarest being left out (XLM-R: 0.9995; with Chinese and Japanese text 1 spends most pieces on signs).
+    body: for `new`: a checkpoint whose blocks and positions the encoder begins with, and whose embeddings it takes for
+        the pieces that both vocabularies have; the other pieces are random.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Model:
     config: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str = ""
     vocab_size: int = 4000
+    character_coverage: float = 1.0
+    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -330,6 +335,10 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("model new has random weights: give phase 1 (mlm) its tasks, or name a checkpoint")
     if recipe.model.name == "new" and "model_type" not in recipe.model.config:
         refuse("model.config: 'model_type' is missing (for example xlm-roberta)")
+    if recipe.model.body and recipe.model.name != "new":
+        refuse("model.body is for model new: a checkpoint has its own blocks")
+    if not 0 < recipe.model.character_coverage <= 1:
+        refuse("model.character_coverage is a share above 0, at most 1")
     for arm in recipe.arms:
         if arm not in recipe.intermediate:
             refuse(f"arms: no arm {arm!r} in intermediate{did_you_mean(arm, recipe.intermediate)}")

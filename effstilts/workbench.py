@@ -20,6 +20,7 @@ from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
 from effstilts.model import adapters, encoder, quantised
 from effstilts.model.encoder import Encoder
+from effstilts.model.transplant import transplant
 from effstilts.recipe import Method, Phase, Retrieval, Spread, Training
 from effstilts.recipe import Model as ModelSpec
 from effstilts.store import Store, content_key
@@ -275,7 +276,11 @@ class Workbench:
         else:
             place = spec.tokenizer
         tokenizer = encoder.load_tokenizer(place, spec.revision, self.where.offline)
-        return encoder.create(spec.config, tokenizer, source.seed)
+        created = encoder.create(spec.config, tokenizer, source.seed)
+        if spec.body:
+            taken = transplant(encoder.load(spec.body, "", self.where.offline), created)
+            self.log.event("transplanted", body=spec.body, pieces=taken)
+        return created
 
     def open_for_training(self, step: Step) -> Encoder:
         """The encoder that a training step begins with, its adapter attached where the method has one."""

@@ -83,11 +83,11 @@ class Encoder(nn.Module):
     def max_length(self) -> int:
         """Longest input in tokens, specials included."""
         positions = int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
-        return positions - self._first_position
+        return positions - self.first_position
 
     @property
-    def _first_position(self) -> int:
-        """RoBERTa-like models count positions from the padding index on, which padding itself has."""
+    def first_position(self) -> int:
+        """The row of position 0: RoBERTa-like models count from the padding index on, which padding itself has."""
         padded = self.config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
         return int(self.config.pad_token_id) + 1 if padded else 0
 
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         if self._takes_types and token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         if self._takes_positions and positions is not None:
-            first = self._first_position
+            first = self.first_position
             inputs["position_ids"] = torch.where(attention_mask == 1, positions + first, max(first - 1, 0))
         if self._embeddings_only:
             embedded: Tensor = self.backbone(**inputs, output_hidden_states=True).hidden_states[0]
@@ -191,6 +191,11 @@ class Encoder(nn.Module):
         finally:
             setattr(parent, name, blocks)
             self._embeddings_only = False
+
+
+def blocks_of(encoder: Encoder) -> nn.ModuleList:
+    """The encoder's blocks, from the lowest."""
+    return _find_blocks(encoder.backbone, encoder.depth)[2]
 
 
 def _find_blocks(backbone: nn.Module, depth: int) -> tuple[nn.Module, str, nn.ModuleList]:

@@ -10,12 +10,12 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 MASK = "<mask>"
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0) -> Any:
     """A `tokenizers.Tokenizer`: Unigram (Kudo 2018) over text with word borders marked, `<s> A </s>` around a text and
     `<s> A </s></s> B </s>` around a pair, ids of <s>, <pad>, </s>, <unk> 0 to 3 and <mask> last, as XLM-R's.
 
     SentencePiece trains the pieces on one thread: the trainer of `tokenizers` gives another vocabulary each time.
-    A small text may have fewer than `vocab_size` pieces.
+    A small text may have fewer than `vocab_size` pieces. character_coverage: share of the characters with a piece.
     """
     import sentencepiece
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -28,7 +28,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         model_type="unigram",
         vocab_size=vocab_size - len(SPECIALS) + 2,
         hard_vocab_limit=False,
-        character_coverage=1.0,
+        character_coverage=character_coverage,
         normalization_rule_name="nmt_nfkc",
         num_threads=1,
         max_sentence_length=1 << 20,

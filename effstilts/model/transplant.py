@@ -1,0 +1,99 @@
+"""A new encoder that begins with another one's blocks: a vocabulary of its own, a body that has learnt.
+
+The body of an English encoder under new embeddings learns another language sooner than random weights do (Artetxe,
+Ruder and Yogatama 2020; de Vries and Nissim 2021, who also copy the pieces that both vocabularies have).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effstilts.errors import ModelError
+from effstilts.model.encoder import Encoder, blocks_of
+
+# How SentencePiece marks a word's beginning, and WordPiece the pieces that do not begin one.
+_BEGINS = "▁"
+_GOES_ON = "##"
+_SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token", "mask_token")
+_SAME_AS = {"bos_token": "cls_token", "eos_token": "sep_token"}
+
+
+@torch.no_grad()
+def transplant(donor: Encoder, encoder: Encoder) -> int:
+    """Copies the donor's blocks, embedding LayerNorm, positions and known pieces into `encoder`, in place.
+
+    A piece that the donor does not have is drawn from a normal distribution with the mean and spread of the donor's
+    embeddings, by dimension, from `encoder`'s own random weights. Returns how many pieces were copied. ModelError if
+    widths, depth or the blocks' parts differ, or the new encoder has more positions or more blocks.
+    """
+    theirs, ours = blocks_of(donor), blocks_of(encoder)
+    if len(ours) > len(theirs):
+        raise ModelError(f"model.body: {len(theirs)} blocks, {len(ours)} are needed")
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        _copy(mine.state_dict(), other.state_dict(), f"block {number}")
+    norms = [{k: v for k, v in _embeddings(e).items() if "LayerNorm" in k} for e in (encoder, donor)]
+    _copy(norms[0], norms[1], "the embeddings' LayerNorm")
+    _copy_positions(donor, encoder)
+    return _copy_pieces(donor, encoder)
+
+
+def _embeddings(encoder: Encoder) -> dict[str, Tensor]:
+    """Parameters of the embedding module, by their last names."""
+    return {
+        name.partition("embeddings.")[2]: tensor
+        for name, tensor in encoder.backbone.state_dict().items()
+        if name.startswith("embeddings.") and tensor.is_floating_point()
+    }
+
+
+def _copy(mine: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
+    for name, tensor in mine.items():
+        if name not in other or other[name].shape != tensor.shape:
+            have = list(other[name].shape) if name in other else "nothing"
+            raise ModelError(f"model.body: {what}: {name} is {have}, needed {list(tensor.shape)}")
+        tensor.copy_(other[name])
+
+
+def _copy_positions(donor: Encoder, encoder: Encoder) -> None:
+    mine, other = (_embeddings(e).get("position_embeddings.weight") for e in (encoder, donor))
+    if mine is None or other is None:
+        return
+    if encoder.max_length > donor.max_length:
+        raise ModelError(f"model.body: {donor.max_length} positions, {encoder.max_length} are needed")
+    there, here = (e.first_position for e in (donor, encoder))
+    mine[here:] = other[there : there + len(mine) - here]
+
+
+def _copy_pieces(donor: Encoder, encoder: Encoder) -> int:
+    known: Mapping[str, int] = donor.tokenizer.get_vocab()
+    wordpiece = any(piece.startswith(_GOES_ON) for piece in known)
+    lower = wordpiece and not any(piece != piece.lower() for piece in known if not _is_special(donor.tokenizer, piece))
+    mine, other = encoder.embedding, donor.embedding
+    spread, mean = other.std(0), other.mean(0)
+    mine.copy_((mine - mine.mean()) / mine.std() * spread + mean)
+    copied = 0
+    for piece, row in encoder.tokenizer.get_vocab().items():
+        found = known.get(_as_wordpiece(piece, lower) if wordpiece else piece)
+        if found is not None and not _is_special(encoder.tokenizer, piece):
+            mine[row] = other[found]
+            copied += 1
+    for name in _SPECIALS:
+        ours, theirs = (getattr(e.tokenizer, f"{name}_id", None) for e in (encoder, donor))
+        if theirs is None:
+            theirs = getattr(donor.tokenizer, f"{_SAME_AS.get(name, name)}_id", None)
+        if ours is not None and theirs is not None:
+            mine[ours] = other[theirs]
+    return copied
+
+
+def _as_wordpiece(piece: str, lower: bool) -> str:
+    text = piece.lower() if lower else piece
+    return text.removeprefix(_BEGINS) if text.startswith(_BEGINS) and len(text) > 1 else _GOES_ON + text
+
+
+def _is_special(tokenizer: Any, piece: str) -> bool:
+    return piece in tokenizer.all_special_tokens
