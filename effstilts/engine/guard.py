@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -59,12 +59,14 @@ class Signals:
             raise Interrupted(f"{name}: stopped {where}; run the same command again to go on")
 
 
-def require_finite(loss: float, norm: float, step: int, task: str, ids: Sequence[str]) -> None:
-    """TrainingError before the update if the loss or the gradient's norm is NaN or infinite; names the samples."""
+def require_finite(loss: float, norm: float, step: int, task: str, sample_ids: Callable[[], list[str]]) -> None:
+    """TrainingError before the update if the loss or the gradient's norm is NaN or infinite; names the samples, which
+    are looked up then alone: of a mixture of many languages that reads files."""
     import math
 
     if math.isfinite(loss) and math.isfinite(norm):
         return
+    ids = sample_ids()
     what = "loss" if not math.isfinite(loss) else "gradient norm"
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     raise TrainingError(

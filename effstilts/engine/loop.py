@@ -188,7 +188,7 @@ def _update(
     loss = total / max(units, 1)
     norm = engine.clip(training.clip_norm)
     try:
-        require_finite(loss, norm, progress.step + 1, task.name, task.sample_ids(rows))
+        require_finite(loss, norm, progress.step + 1, task.name, lambda: task.sample_ids(rows))
     except Exception:
         engine.discard()
         raise

@@ -199,3 +199,15 @@ def test_collapse() -> None:
     assert "100.0 %" in collapse(["a"] * 50)
     assert collapse(["a"] * 40 + ["b"] * 10) == "" and collapse(["a"] * 3) == ""
     assert collapse([np.array([1])] * 50) == ""
+
+
+def test_sample_ids_are_looked_up_only_for_a_step_that_fails(tokenizer: Any, tmp_path: Path) -> None:
+    bench = Bench(tokenizer, tmp_path)
+    asked: list[Any] = []
+    for task in bench.tasks:
+        object.__setattr__(task, "sample_ids", lambda rows: asked.append(rows) or ["row 0"])
+    bench.run()
+    assert not asked
+    broken = Bench(tokenizer, tmp_path / "nan", learning_rate=1e30)
+    with pytest.raises(TrainingError, match="samples row"):
+        broken.run()
