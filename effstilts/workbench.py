@@ -316,7 +316,7 @@ class Workbench:
                 ((before, trained),) = load_heads(self.store.open(step.base.kind, step.base.key).folder).items()
                 fit_head(head, trained, before)
             elif fresh and kind.shared_head:
-                state = self._pretrained_head(step.base, kind.shared_head)
+                state = self.pretrained_head(step.base, kind.shared_head)
                 if state is not None:
                     fit_head(head, state, part.head)
                 elif not (isinstance(step.base, Source) and step.base.model.name == "new"):
@@ -328,7 +328,8 @@ class Workbench:
                 fit_head(head, saved.get(name, {}), name)
         return heads
 
-    def _pretrained_head(self, base: Source | Step | None, name: str) -> Mapping[str, Tensor] | None:
+    def pretrained_head(self, base: Source | Step | None, name: str) -> Mapping[str, Tensor] | None:
+        """The tensors of a head that an earlier step, or the checkpoint before all, has; None where none has."""
         while isinstance(base, Step):
             saved = load_heads(self.store.open(base.kind, base.key).folder)
             if name in saved:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from effstilts.commands.places import Places
-from effstilts.errors import RecipeError
+from effstilts.errors import ModelError, RecipeError
 
 
 @dataclass
@@ -24,10 +24,13 @@ class Export(Places):
     """Arm of the run; needed where it has several."""
     seed: int = -1
     """Seed of the run; -1: its first."""
-    form: Annotated[Literal["sentence-transformers", "transformers"], tyro.conf.arg(name="as")] = (
+    form: Annotated[Literal["sentence-transformers", "transformers", "masked-lm"], tyro.conf.arg(name="as")] = (
         "sentence-transformers"
     )
-    """sentence-transformers: cut at the layer, with the pooling. transformers: whole, unless --layer cuts it."""
+    """sentence-transformers: cut at the layer, with the pooling. transformers: whole, unless --layer cuts it.
+    masked-lm: whole, with the head of phase 1."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the weights that are written."""
     layer: int = -1
     """Last hidden state that is kept, 0 is the embedding output; -1: the run's retrieval layer, else the protocol's
     (transformers: all)."""
@@ -43,6 +46,8 @@ class Export(Places):
     def execute(self) -> int:
         from dataclasses import replace
 
+        import torch
+
         from effstilts.model import export
         from effstilts.retrieval.evaluate import poolings
         from effstilts.store import Store, write_folder
@@ -52,6 +57,8 @@ class Export(Places):
             raise RecipeError("say what to export and where: effstilts export RUN FOLDER [--arm ARM]")
         if self.out.exists():
             raise RecipeError(f"{self.out} exists already: give a folder that does not")
+        if self.form == "masked-lm" and self.layer >= 0:
+            raise RecipeError("--as masked-lm keeps the whole encoder: leave --layer out")
         if self.layer < -1 or self.max_length < 3:
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
         name = self.run
@@ -62,18 +69,28 @@ class Export(Places):
         settings = replace(named.retrieval, pooling=self.pooling or named.retrieval.pooling)
         if self.layer >= 0:
             settings = replace(settings, layer=self.layer)
-        elif self.form == "transformers":
+        elif self.form != "sentence-transformers":
             settings = replace(settings, layer=opened.depth)
         (pooling,) = poolings(opened, settings)
 
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        head = named.masked_lm() if self.form == "masked-lm" else None
+        if self.form == "masked-lm" and head is None:
+            raise ModelError(f"{named.name} has no masked-LM head: neither it nor what it was trained from brought one")
+
         def fill(folder: Path) -> None:
-            if self.form == "transformers":
-                export.save_cut(opened, folder, pooling.layer)
+            if head is not None:
+                export.save_masked_lm(opened, head, folder, dtype)
+            elif self.form == "transformers":
+                export.save_cut(opened, folder, pooling.layer, dtype)
             else:
                 special = pooling.special_tokens
-                export.save_sentence_transformers(opened, folder, pooling.layer, pooling.how, special, self.max_length)
+                export.save_sentence_transformers(
+                    opened, folder, pooling.layer, pooling.how, special, self.max_length, dtype
+                )
 
         facts = {"from": named.name, "identity": dict(named.identity), "layer": pooling.layer, "as": self.form}
+        facts["precision"] = self.precision
         self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
         write_folder(self.out, self.out.resolve().parent, fill, facts)
         how = f", {pooling.how} pooling" if self.form == "sentence-transformers" else ""

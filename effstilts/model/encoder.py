@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from effstilts.errors import ModelError, did_you_mean
 
 # Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
-_LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+# Of each architecture's masked-LM head: the dense layer, the norm, the bias over pieces.
+LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("lm_head.dense", "lm_head.layer_norm", ("lm_head.bias", "lm_head.decoder.bias")),
     (
         "cls.predictions.transform.dense",
@@ -206,8 +207,19 @@ def _find_blocks(backbone: nn.Module, depth: int) -> tuple[nn.Module, str, nn.Mo
     raise ModelError(f"{type(backbone).__name__}: cannot find its list of {depth} blocks")
 
 
+# Names of models that are neither folders nor on the hub: of this package, and of another one.
+PREFIXES = ("effstilts/", "package:")
+
+
 def resolve(name: str) -> str:
-    """`package:NAME` -> the folder that the installed package carries its model in; other names as they are."""
+    """`effstilts/NAME` -> a model of our own, `package:NAME` -> the folder that the installed package carries its model
+    in; other names as they are."""
+    if name.startswith("effstilts/"):
+        own = Path(__file__).parent / "embedded" / name.removeprefix("effstilts/")
+        known = sorted(f"effstilts/{path.parent.name}" for path in own.parent.glob("*/config.json"))
+        if name not in known:
+            raise ModelError(f"no embedded model {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+        return str(own)
     if not name.startswith("package:"):
         return name
     module = name.removeprefix("package:").replace("-", "_")
@@ -335,20 +347,33 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
             raise ModelError(_cannot_load(place, error, Path(place).is_dir(), offline)) from error
 
 
-def save(encoder: Encoder, folder: Path) -> None:
-    """Writes the encoder so that plain transformers' AutoModel and AutoTokenizer load it.
+def save(encoder: Encoder, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the encoder so that plain transformers' AutoModel and AutoTokenizer load it."""
+    write_model(encoder, folder, type(encoder.backbone).__name__, encoder.backbone.state_dict(), dtype)
 
-    Not by the backbone's own save_pretrained: that imports deepspeed, where installed, for seconds and with a warning.
-    """
+
+def write_model(
+    encoder: Encoder, folder: Path, architecture: str, state: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Writes config, tokenizer and tensors in transformers' form. Not by its own save_pretrained: that imports
+    deepspeed, where installed, for seconds and with a warning."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.config.architectures = [type(encoder.backbone).__name__]
-    with quiet_transformers():
-        encoder.config.save_pretrained(folder)
-        encoder.tokenizer.save_pretrained(folder)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
-    save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    before = encoder.config.dtype
+    encoder.config.architectures = [architecture]
+    try:
+        encoder.config.dtype = dtype
+        with quiet_transformers():
+            encoder.config.save_pretrained(folder)
+            encoder.tokenizer.save_pretrained(folder)
+    finally:
+        encoder.config.dtype = before
+    found = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in state.items()
+    }
+    save_file(found, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:
@@ -360,7 +385,7 @@ def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> di
 
     with safe_open(str(path), framework="pt") as file:
         names = set(file.keys())
-        for dense, norm, biases in _LM_HEADS:
+        for dense, norm, biases in LM_HEADS:
             bias = next((name for name in biases if name in names), None)
             scale = next((f"{norm}.{n}" for n in ("weight", "gamma") if f"{norm}.{n}" in names), None)
             shift = next((f"{norm}.{n}" for n in ("bias", "beta") if f"{norm}.{n}" in names), None)

@@ -8,11 +8,15 @@ those of `effstilts.retrieval.embed`, compared by cosine.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from effstilts.errors import ModelError
-from effstilts.model.encoder import Encoder, save
+from effstilts.model.encoder import LM_HEADS, Encoder, quiet_transformers, save, write_model
 
 _MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -22,7 +26,7 @@ _WAYS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weig
 _WAY_OF = {"mean": "mean_tokens", "cls": "cls_token", "weighted": "weightedmean_tokens"}
 
 
-def save_cut(encoder: Encoder, folder: Path, layer: int) -> None:
+def save_cut(encoder: Encoder, folder: Path, layer: int, dtype: torch.dtype = torch.float32) -> None:
     """Writes the blocks up to `layer` with config and tokenizer; AutoModel's last hidden state is then that layer.
 
     ModelError for a layer outside the model, or 0: the embedding output alone is no model of transformers'.
@@ -33,7 +37,7 @@ def save_cut(encoder: Encoder, folder: Path, layer: int) -> None:
     with encoder.cut_at(layer):
         try:
             encoder.config.num_hidden_layers = layer
-            save(encoder, folder)
+            save(encoder, folder, dtype)
         finally:
             encoder.config.num_hidden_layers = whole
 
@@ -45,6 +49,7 @@ def save_sentence_transformers(
     how: Literal["mean", "cls", "weighted"] = "mean",
     special_tokens: bool = True,
     max_length: int = 512,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Writes a model whose `encode` gives the vectors of `embed` with this pooling.
 
@@ -56,7 +61,7 @@ def save_sentence_transformers(
             "sentence-transformers cannot leave <s> and </s> out of a mean; export with special tokens, or --as "
             "transformers"
         )
-    save_cut(encoder, folder, layer)
+    save_cut(encoder, folder, layer, dtype)
     pooling: dict[str, Any] = {"word_embedding_dimension": encoder.hidden_size, "include_prompt": True}
     pooling |= {f"pooling_mode_{way}": way == _WAY_OF[how] for way in _WAYS}
     _write(folder / "modules.json", _MODULES)
@@ -66,6 +71,40 @@ def save_sentence_transformers(
     )
     _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
     _write(folder / "1_Pooling" / "config.json", pooling)
+
+
+def save_masked_lm(
+    encoder: Encoder, head: Mapping[str, Tensor], folder: Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """Writes encoder and masked-LM head so that plain transformers' AutoModelForMaskedLM loads them, and `load` and
+    `masked_lm_head` of `model.encoder`. head: as that gives it."""
+    import copy
+
+    from transformers import AutoModelForMaskedLM
+
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        whole = AutoModelForMaskedLM.from_config(copy.deepcopy(encoder.config))
+    odd = whole.base_model.load_state_dict(encoder.backbone.state_dict(), strict=False)
+    if odd.missing_keys:
+        raise ModelError(f"{type(whole).__name__}: the encoder has no {odd.missing_keys[0]}")
+    state = whole.state_dict()
+    for dense, norm, biases in LM_HEADS:
+        if f"{dense}.weight" in state:
+            theirs = {"norm.weight": f"{norm}.weight", "norm.bias": f"{norm}.bias"}
+            theirs |= {name: f"{dense}.{name.partition('.')[2]}" for name in ("dense.weight", "dense.bias")}
+            for ours, tensor in head.items():
+                for name in biases if ours == "bias" else (theirs[ours],):
+                    if name in state:
+                        state[name].copy_(tensor)
+            break
+    else:
+        raise ModelError(f"{type(whole).__name__}: its masked-LM head is of no known form")
+    # Tied tensors are kept once, the embedding under the encoder's name.
+    names = sorted(state, key=lambda name: name.startswith(f"{whole.base_model_prefix}."))
+    kept = {state[name].data_ptr(): name for name in names}
+    write_model(
+        encoder, folder, type(whole).__name__, {name: state[name] for name in state if name in kept.values()}, dtype
+    )
 
 
 def _write(path: Path, value: Any) -> None:

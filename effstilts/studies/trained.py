@@ -6,11 +6,14 @@ checkpoint itself. SEED and, where the run has one arm only, ARM may be left out
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from effstilts.data.sources import DataConfig
 from effstilts.errors import RecipeError, StoreError, did_you_mean
@@ -25,27 +28,30 @@ from effstilts.yaml_tree import decode
 
 @dataclass(frozen=True)
 class Named:
-    """An opened encoder, what identifies it, and the settings of retrieval that its run had (else the defaults)."""
+    """An opened encoder, what identifies it, the settings of retrieval that its run had (else the defaults), and its
+    masked-LM head where it has one."""
 
     name: str
     encoder: Encoder
     identity: Mapping[str, Any]
     retrieval: Retrieval
+    masked_lm: Callable[[], Mapping[str, Tensor] | None]
 
 
 def open_named(name: str, store: Store, revision: str = "", offline: bool = False) -> Named:
     """Opens a model. RecipeError for an arm or seed that the run does not have, StoreError for a step that has not
     been made yet, ModelError for what is no encoder."""
     run, *rest = name.split(":")
-    if name.startswith("package:") or Path(name).exists() or run not in store.run_names():
-        if rest and not name.startswith("package:"):
+    if name.startswith(encoder.PREFIXES) or Path(name).exists() or run not in store.run_names():
+        if rest and not name.startswith(encoder.PREFIXES):
             known = store.run_names()
             raise StoreError(
                 f"no run named {run!r} in {store.root}{did_you_mean(run, known)}"
                 + (f"; there are {', '.join(known)}" if known else "; it holds no runs")
             )
         opened = encoder.load(name, revision, offline)
-        return Named(name, opened, encoder.fingerprint(name, revision), Retrieval())
+        head = functools.partial(encoder.masked_lm_head, name, revision, offline)
+        return Named(name, opened, encoder.fingerprint(name, revision), Retrieval(), head)
     record = store.read_run(run)
     arm = _one_of(rest[0] if rest else "", list(record["recipe"]["intermediate"]), f"the run {run}", "arm")
     seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in record["recipe"]["seeds"]], f"{run}", "seed")
@@ -55,7 +61,7 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
     settings = decode(Retrieval, record["recipe"]["retrieval"], f"{run}.retrieval")
     identity = {"step": at.name} if isinstance(at, Step) else dict(at.identity)
     shown = f"{run}:{arm}" + (f":{seed}" if len(record["recipe"]["seeds"]) > 1 else "")
-    return Named(shown, opened, identity, settings)
+    return Named(shown, opened, identity, settings, functools.partial(bench.pretrained_head, at, "masked_lm"))
 
 
 def _one_of(given: str, known: list[str], where: str, what: str) -> str:

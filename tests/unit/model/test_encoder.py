@@ -14,6 +14,7 @@ from effstilts.errors import ModelError
 from effstilts.kinds import kind_of
 from effstilts.model import adapters
 from effstilts.model.encoder import create, load, masked_lm_head, save
+from effstilts.model.export import save_masked_lm
 from effstilts.recipe import Method
 from effstilts.tasks.task import Task
 from effstilts.workbench import fit_head
@@ -96,6 +97,18 @@ def test_the_masked_lm_head_of_a_checkpoint_gives_its_logits(name: str, tokenize
         ours = head(encoder(**inputs), encoder.embedding)
         expected = AutoModelForMaskedLM.from_pretrained(tmp_path / "m").eval()(**inputs).logits
     assert torch.allclose(ours, expected, atol=2e-5)
+    save_masked_lm(encoder, state, tmp_path / "again")
+    save_masked_lm(encoder, state, tmp_path / "half", torch.bfloat16)
+    with torch.inference_mode():
+        written = AutoModelForMaskedLM.from_pretrained(tmp_path / "again").eval()
+        assert torch.allclose(written(**inputs).logits, expected, atol=1e-6)
+    assert torch.equal(load(str(tmp_path / "again")).eval()(**inputs), encoder(**inputs))
+    again = masked_lm_head(str(tmp_path / "again"))
+    assert again is not None and all(torch.equal(again[name], state[name]) for name in state)
+    whole, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("again", "half"))
+    assert half < 0.55 * whole
+    close = load(str(tmp_path / "half")).eval()(**inputs)
+    assert close.dtype == torch.float32 and torch.allclose(close, encoder(**inputs), atol=0.1)
 
 
 def test_what_is_no_encoder_is_refused(tokenizer: Any, encoder: Any, tmp_path: Path) -> None:
@@ -118,6 +131,8 @@ def test_what_is_no_encoder_is_refused(tokenizer: Any, encoder: Any, tmp_path: P
         create({"model_type": "xlm-robert"}, tokenizer, 0)
     with pytest.raises(ModelError, match="not installed"):
         load("package:no-such-package-here")
+    with pytest.raises(ModelError, match="no embedded model 'effstilts/maxi'"):
+        load("effstilts/maxi")
 
 
 def test_missing_or_broken_weights_are_refused(encoder: Any, tmp_path: Path) -> None:
@@ -155,6 +170,7 @@ def test_lora_trains_itself_alone_and_merges_exactly(name: str, tokenizer: Any, 
     inputs = batch(encoder)
     before = {n: p.detach().clone() for n, p in encoder.named_parameters()}
     plain = encoder.eval()(**inputs)
+    torch.manual_seed(2)
     adapters.attach(encoder, Method("lora", rank=4, alpha=8))
     assert torch.allclose(encoder(**inputs), plain, atol=1e-6)
     trained = [p for p in encoder.parameters() if p.requires_grad]

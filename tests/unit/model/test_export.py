@@ -75,6 +75,8 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, encoder: Any, capsy
         ([str(tmp_path / "out"), "--layer", "4"], 4, "layer 4 does not exist"),
         ([str(tmp_path / "model")], 2, "exists already"),
         ([str(tmp_path / "out"), "--arm", "nli"], 5, "no run named"),
+        ([str(tmp_path / "out"), "--as", "masked-lm"], 4, "has no masked-LM head"),
+        ([str(tmp_path / "out"), "--as", "masked-lm", "--layer", "1"], 2, "leave --layer out"),
     ):
         assert main([*base, *more, "--store", str(tmp_path)]) == code
         error = capsys.readouterr().err
