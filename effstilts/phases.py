@@ -80,7 +80,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         tasks = [_train_task(bench, part, opened) for part in step.parts]
         order, counted = _order(step, [len(task.rows) for task in tasks])
         steps = step.training.steps or order.steps_for(step.training.epochs, counted)
-        engine = make_engine(bench.spread, model, step.training, bench.device, ranks)
+        engine = make_engine(bench.spread, model, step.training, bench.device, ranks, step.method, steps)
         model.train()
         progress, chosen = train(
             engine,
@@ -127,6 +127,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         "rows": {task.name: len(task.rows) for task in tasks},
         "encoder": encoder.describe(opened),
         **drift,
+        **({"ranks": kept} if (kept := adapters.ranks(opened)) else {}),
         **meter.facts(model, progress),
     }
     bench.store.put(step.kind, step.key, fill, facts)

@@ -40,6 +40,9 @@ _NOT_IN_KEY = ("checkpoint_every", "gradient_checkpointing")
 # Settings that came later: they enter a key where they differ from what was done before.
 _LATER_TRAINING = ("warmup_steps", "freeze_embeddings", "freeze_layers")
 
+# Settings of adalora alone.
+_ADALORA = ("initial_rank", "budget_warmup", "budget_settle", "allocate_every", "orthogonality")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -327,6 +330,10 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
     before = base.method
     if method.name == "full" and method.carry in ("continue", "stack"):
         raise RecipeError(f"{label}: carry {method.carry} needs an adapter in both phases; full fine-tuning merges it")
+    if method.carry == "continue" and before.name == method.name == "adalora":
+        raise RecipeError(
+            f"{label}: carry continue: the phase before has spent adalora's rank budget; merge it and start a fresh one"
+        )
     if method.carry == "continue" and (before.name, before.rank, before.alpha) != (
         method.name, method.rank, method.alpha
     ):  # fmt: skip
@@ -348,6 +355,9 @@ def _method(method: Method, base: Source | Step) -> dict[str, Any]:
     fields = dataclasses.asdict(method)
     if method.name != "loraplus":
         del fields["rate_ratio"]
+    if method.name != "adalora":
+        for field_ in _ADALORA:
+            del fields[field_]
     return {**fields, "carry": carry}
 
 

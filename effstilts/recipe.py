@@ -47,9 +47,13 @@ class Method:
     """How weights are trained.
 
     name: `full` fine-tuning, or what is trained instead (`effstilts.model.adapters` has each one's source): lora,
-        rslora, dora, loraplus, vera, ia3, bitfit, and on a quantised base qlora (NF4) and lora-int8.
+        rslora, dora, loraplus, adalora, vera, ia3, bitfit, and on a quantised base qlora (NF4) and lora-int8.
     rank, alpha, dropout: LoRA's (Hu et al. 2021): the update is alpha / rank * B A; vera has no alpha.
     rate_ratio: of loraplus: B's learning rate over A's.
+    initial_rank: of adalora: directions of each layer at first, of which `rank` are left in the mean over the layers;
+        0: half as many again as `rank` (Zhang et al. 2023). budget_warmup, budget_settle: shares of the steps before
+        the first and after the last allocation; allocate_every: steps between allocations; orthogonality: weight of
+        the regulariser that keeps directions apart.
     targets: names of the linear layers that get an adapter; empty: every linear layer of the encoder's blocks (ia3:
         keys, values and the second feed-forward layer).
     carry: what this phase does with the adapter of the phase before: `merge` it into the encoder and start a fresh
@@ -57,13 +61,25 @@ class Method:
         then does not swallow it), or `fresh`: drop it and begin where that phase began.
     """
 
-    name: Literal["full", "lora", "rslora", "dora", "loraplus", "vera", "ia3", "bitfit", "qlora", "lora-int8"] = "full"
+    name: Literal[
+        "full", "lora", "rslora", "dora", "loraplus", "adalora", "vera", "ia3", "bitfit", "qlora", "lora-int8"
+    ] = "full"
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     rate_ratio: float = 16.0
+    initial_rank: int = 0
+    budget_warmup: float = 0.1
+    budget_settle: float = 0.5
+    allocate_every: int = 10
+    orthogonality: float = 0.1
     targets: tuple[str, ...] = ()
     carry: Literal["merge", "continue", "stack", "fresh"] = "merge"
+
+    @property
+    def first_rank(self) -> int:
+        """Directions of each layer when training begins."""
+        return (self.initial_rank or -(-3 * self.rank // 2)) if self.name == "adalora" else self.rank
 
 
 QUANTISED_METHODS = ("qlora", "lora-int8")
@@ -408,9 +424,20 @@ def check_training(training: Training, at: str) -> None:
 
 def check_method(method: Method, at: str) -> None:
     """RecipeError for values no method can have."""
-    if method.name in (*LORA_METHODS, "vera") and (
+    if method.name in (*LORA_METHODS, "adalora", "vera") and (
         method.rank < 1 or method.alpha <= 0 or not 0 <= method.dropout < 1 or method.rate_ratio <= 0
     ):
         raise RecipeError(f"{at}: {method.name} needs rank >= 1, alpha > 0, dropout in [0, 1) and rate_ratio > 0")
+    if method.name == "adalora":
+        if method.initial_rank < 0 or method.first_rank <= method.rank:
+            raise RecipeError(
+                f"{at}: adalora's initial_rank is above its rank, {method.rank} (or 0: half as many again)"
+            )
+        shares = (method.budget_warmup, method.budget_settle)
+        if min(shares) < 0 or sum(shares) >= 1 or method.allocate_every < 1 or method.orthogonality < 0:
+            raise RecipeError(
+                f"{at}: adalora needs shares budget_warmup + budget_settle below 1, allocate_every >= 1 and "
+                "orthogonality >= 0"
+            )
     if method.name == "bitfit" and method.targets:
         raise RecipeError(f"{at}: bitfit trains every bias and takes no targets")

@@ -109,7 +109,14 @@ def test_lora_through_the_phases(tiny_recipe: Path, tmp_path: Path, carry: str) 
 
 @pytest.mark.parametrize(
     ("method", "carry"),
-    [("rslora", "stack"), ("vera", "continue"), ("bitfit", "merge"), ("qlora", "stack"), ("lora-int8", "merge")],
+    [
+        ("rslora", "stack"),
+        ("vera", "continue"),
+        ("bitfit", "merge"),
+        ("qlora", "stack"),
+        ("lora-int8", "merge"),
+        ("adalora", "merge"),
+    ],
 )
 def test_other_methods_through_the_phases(tiny_recipe: Path, tmp_path: Path, method: str, carry: str) -> None:
     """Small artefacts, an arm's adapter trained once for all targets, and quantised bases say how far a merge moves."""
@@ -123,6 +130,7 @@ def test_other_methods_through_the_phases(tiny_recipe: Path, tmp_path: Path, met
         facts = Store(store).facts(*folder.name.split("-", 1))
         assert ("merge_drift" in facts) == (method in ("qlora", "lora-int8")) and not (folder / "encoder").exists()
         assert 0 < facts.get("merge_drift", 0.01) < 0.5
+        assert ("ranks" in facts) == (method == "adalora")
 
 
 def test_carry_fresh_drops_the_adapter_of_the_phase_before(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -142,6 +150,11 @@ def test_carry_fresh_drops_the_adapter_of_the_phase_before(tiny_recipe: Path, tm
         (["targets.0.method={name: full, carry: stack}"], "carry stack needs an adapter in both phases"),
         (["targets.0.method={name: lora, rank: 4, carry: continue}"], "the same method, rank and alpha"),
         (["targets.0.method={name: ia3, carry: stack}"], "needs adapters of the LoRA family, not lora and ia3"),
+        (
+            ["intermediate.nli.method.name=adalora", "targets.0.method={name: adalora, carry: continue}"],
+            "the phase before has spent adalora's rank budget",
+        ),
+        (["targets.0.method={name: adalora, carry: stack}"], "needs adapters of the LoRA family, not lora and adalora"),
         (["targets.0.method={name: qlorra}"], "did you mean 'qlora'"),
     ],
 )

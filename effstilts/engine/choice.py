@@ -9,15 +9,26 @@ import torch
 from effstilts.engine import zero_config
 from effstilts.engine.base import Engine
 from effstilts.engine.plain import Model, PlainEngine
+from effstilts.engine.rank_budget import RankBudget
 from effstilts.engine.ranks import Ranks
 from effstilts.errors import MissingDependencyError, RecipeError
 from effstilts.recipe import QUANTISED_METHODS, Method, Spread, Training
 
 
-def make_engine(spread: Spread, model: Model, training: Training, device: torch.device, ranks: Ranks) -> Engine:
-    """The engine of a training step; see `zero_config.resolve` for what can be wrong with it."""
+def make_engine(
+    spread: Spread,
+    model: Model,
+    training: Training,
+    device: torch.device,
+    ranks: Ranks,
+    method: Method = Method(),  # noqa: B008 - frozen
+    steps: int = 0,
+) -> Engine:
+    """The engine of a training step of `steps` updates; see `zero_config.resolve` for what can be wrong with it."""
     if not spread.zero:
-        return PlainEngine(model, training, device, ranks)
+        adaptive = method.name == "adalora"
+        budget = RankBudget(dict(model.to(device).named_parameters()), method, steps) if adaptive else None
+        return PlainEngine(model, training, device, ranks, budget)
     config = zero_config.resolve(spread, training, ranks.world, model.encoder.hidden_size)
     from effstilts.engine.zero import ZeroEngine
 
@@ -35,4 +46,9 @@ def check_spread(spread: Spread, training: Training, method: Method) -> None:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise MissingDependencyError(f"method {method.name} needs bitsandbytes: pip install 'effstilts[quant]'")
     if spread.zero:
+        if method.name == "adalora":
+            raise RecipeError(
+                "engine.name: adalora weighs whole gradients between backward pass and update, which zero shards; use "
+                "plain, over any number of ranks, or method lora"
+            )
         zero_config.resolve(spread, training, 1, 1)

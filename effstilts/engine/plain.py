@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from effstilts.engine.rank_budget import RankBudget
 from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import RecipeError, StoreError
 from effstilts.kinds.kind import Arrays, Kind, Tensors
@@ -63,7 +64,15 @@ def to_tensors(arrays: Arrays, device: torch.device) -> Tensors:
 class PlainEngine:
     """AdamW (Loshchilov and Hutter 2019) without decay on biases and LayerNorm; gradients summed over the ranks."""
 
-    def __init__(self, model: Model, training: Training, device: torch.device, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        model: Model,
+        training: Training,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        budget: RankBudget | None = None,
+    ) -> None:
+        """budget: of an AdaLoRA training; `model` is on the device already where one is given."""
         check_precision(training.precision, device)
         if training.precision == "bf16" and device.type == "cpu":
             model.encoder.prefer_eager_attention()
@@ -72,6 +81,7 @@ class PlainEngine:
         self.launch_tokens = launch_tokens(device)
         self.training = training
         self.ranks = ranks
+        self._budget, self._updates = budget, 0
         self._names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
             parameter_groups(self._names, training),
@@ -90,12 +100,17 @@ class PlainEngine:
 
     def clip(self, limit: float) -> float:
         self.ranks.sum_gradients(list(self._names.values()))
+        if self._budget is not None:
+            self._budget.add_regulariser()
         return float(nn.utils.clip_grad_norm_(list(self._names.values()), limit))
 
     def step(self, rate: float) -> None:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * rate
         self._optimizer.step()
+        self._updates += 1
+        if self._budget is not None:
+            self._budget.update(self._updates)
         self._optimizer.zero_grad(set_to_none=True)
 
     def discard(self) -> None:
@@ -109,17 +124,21 @@ class PlainEngine:
 
     def moments(self) -> dict[str, Tensor]:
         state = self._optimizer.state
-        return {
+        moments = {
             f"{name}.{moment}": state[p][moment]
             for name, p in self._names.items()
             if p in state
             for moment in (*MOMENTS, "step")
         }
+        return moments if self._budget is None else moments | self._budget.state()
 
     def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
         if set(weights) != set(self._names):
             odd = sorted(set(weights) ^ set(self._names))[0]
             raise StoreError(f"the checkpoint does not fit this model: {odd} stands on one side alone")
+        self._updates = step
+        if self._budget is not None:
+            self._budget.load(moments)
         with torch.no_grad():
             for name, parameter in self._names.items():
                 parameter.copy_(weights[name])

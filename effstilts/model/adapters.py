@@ -6,9 +6,10 @@ whole, so no adapter library ever decides whether a head is saved or frozen.
     lora      W + alpha / rank * B A (Hu et al. 2021)       loraplus  the same, B at `rate_ratio` times the rate
     rslora    alpha / sqrt(rank) (Kalajdzievski 2023)                 (Hayou et al. 2024)
     dora      magnitude and direction (Liu et al. 2024)     qlora     LoRA on an NF4 base (Dettmers et al. 2023)
-    vera      random A, B shared, two vectors trained       lora-int8 LoRA on an int8 base
-              (Kopiczko et al. 2024)                        ia3       keys, values, inner states rescaled (Liu 2022)
-    bitfit    the biases alone (Ben Zaken et al. 2022)
+    adalora   B diag(E) A, of which the directions that     lora-int8 LoRA on an int8 base
+              matter most are kept (Zhang et al. 2023)      ia3       keys, values, inner states rescaled (Liu 2022)
+    vera      random A, B shared, two vectors trained       bitfit    the biases alone (Ben Zaken et al. 2022)
+              (Kopiczko et al. 2024)
 """
 
 from __future__ import annotations
@@ -81,6 +82,9 @@ def save(encoder: Encoder, folder: Path) -> None:
         biases = {n: p.detach().cpu().contiguous() for n, p in encoder.backbone.named_parameters() if _is_bias(n)}
         save_file(biases, str(folder / _BIASES))
         return
+    kept = _kept_directions(encoder)
+    if kept:
+        encoder.backbone.peft_config["default"].rank_pattern = kept
     with quiet_transformers():
         encoder.backbone.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
 
@@ -105,6 +109,19 @@ def merge(encoder: Encoder) -> None:
         parameter.requires_grad_(True)
 
 
+def ranks(encoder: Encoder) -> dict[str, int]:
+    """Layer -> directions that are left of its AdaLoRA update; empty for other methods."""
+    return {name.removesuffix(".lora_E.default"): sum(kept) for name, kept in _kept_directions(encoder).items()}
+
+
+def _kept_directions(encoder: Encoder) -> dict[str, list[bool]]:
+    """Name of E -> which of its entries are not 0: of the weights that are saved, not of the last allocation."""
+    if not attached(encoder) or encoder.backbone.peft_config["default"].peft_type.value != "ADALORA":
+        return {}
+    named = encoder.backbone.get_base_model().named_parameters()
+    return {name: (p != 0).reshape(-1).tolist() for name, p in named if ".lora_E." in name}
+
+
 def _config(encoder: Encoder, method: Method) -> Any:
     import peft
 
@@ -122,8 +139,19 @@ def _config(encoder: Encoder, method: Method) -> Any:
             bias="none",
         )
     smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
-    if method.rank > smallest:
-        raise ModelError(f"{method.name} rank {method.rank} is larger than a target layer's size, {smallest}")
+    if method.first_rank > smallest:
+        raise ModelError(f"{method.name} rank {method.first_rank} is larger than a target layer's size, {smallest}")
+    if method.name == "adalora":
+        # The schedule is `effstilts.engine.rank_budget`'s; peft's own needs some number of steps.
+        return peft.AdaLoraConfig(
+            init_r=method.first_rank,
+            target_r=method.rank,
+            lora_alpha=method.alpha,
+            lora_dropout=method.dropout,
+            target_modules=sorted(targets),
+            total_step=1,
+            bias="none",
+        )
     return peft.LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,

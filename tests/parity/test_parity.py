@@ -27,7 +27,8 @@ pytestmark = [
 ]
 
 SHARDED = ("zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
-ADAPTED = {"rank": 2, "steps": 10}
+ADAPTED = {"method": {"name": "lora", "rank": 2}, "steps": 10}
+ADAPTIVE = {"method": {"name": "adalora", "rank": 2, "allocate_every": 2}}
 ROW_BY_ROW, AT_ONCE = {"micro_tokens": 1}, {"micro_tokens": 100_000}
 
 
@@ -56,15 +57,17 @@ def out(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def case(name: str, engine: str = "", **settings: Any) -> Case:
         return Case(name, str(out / "tokenizer"), engine, **settings)
 
-    def again(name: str, stopped: str, engine: str = "") -> Case:
+    def again(name: str, stopped: str, engine: str = "", **settings: Any) -> Case:
         shutil.copytree(out / stopped, out / f"{name}.work")
-        return case(name, engine)
+        return case(name, engine, **settings)
 
     for alone in (
         case("one"),
         case("one row by row", training=ROW_BY_ROW),
         case("one at once", training=AT_ONCE),
         case("one adapted", **ADAPTED),
+        case("one adaptive", **ADAPTIVE),
+        case("one adaptive stopped", stop=12, **ADAPTIVE),
         case("one bf16", training={"precision": "bf16"}),
         case("one stopped", stop=12),
     ):
@@ -76,6 +79,8 @@ def out(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             case("two row by row", training=ROW_BY_ROW),
             case("two zero3 at once", "zero3", training=AT_ONCE),
             *(case(f"two {engine} adapted", engine, **ADAPTED) for engine in ("", "zero2", "zero3")),
+            case("two adaptive", **ADAPTIVE),
+            again("one then two adaptive", "one adaptive stopped.work", **ADAPTIVE),
             *(case(f"two {engine} bf16", engine, training={"precision": "bf16"}) for engine in ("zero2", "zero3")),
             again("one then two", "one stopped.work"),
             *(again(f"one then two {engine}", "one stopped.work", engine) for engine in ("zero1", "zero3")),
@@ -140,6 +145,15 @@ def differences_of_training(out: Path, first: str, second: str) -> dict[str, flo
 @pytest.mark.parametrize("engine", ["", "zero2", "zero3"])
 def test_adapters_train_the_same(out: Path, engine: str) -> None:
     assert_same(out, "one adapted", f"two {engine} adapted")
+
+
+@pytest.mark.parametrize("name", ["two adaptive", "one then two adaptive"])
+def test_the_rank_budget_does_not_depend_on_the_number_of_ranks(out: Path, name: str) -> None:
+    """Also where the checkpoint of one process, with importance and mask, is gone on with by two."""
+    assert_same(out, "one adaptive", name)
+    weights = load_file(str(out / f"{name}.safetensors"))
+    directions = torch.cat([tensor.flatten() for key, tensor in weights.items() if "lora_E" in key])
+    assert int((directions != 0).sum()) == 2 * len([key for key in weights if "lora_E" in key])
 
 
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])

@@ -23,7 +23,7 @@ from effstilts.engine.plain import Model
 from effstilts.engine.ranks import Ranks, joined
 from effstilts.kinds import kind_of
 from effstilts.log import Log
-from effstilts.model import adapters
+from effstilts.model import adapters, quantised
 from effstilts.model.encoder import create, load_tokenizer
 from effstilts.recipe import Method, Spread, Training
 from tests.conftest import TINY_CONFIG
@@ -41,7 +41,7 @@ class Case:
     steps: int = 20
     stop: int = 0
     folder: str = ""
-    rank: int = 0
+    method: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,10 +73,13 @@ def run(case: Case, ranks: Ranks, out: Path) -> None:
         rows = as_rows(kind.encode(examples, task, tokenizer, 40))
         heads[name] = kind.head(task, encoder, 0.0)
         tasks.append(TrainTask(name, kind, name, rows, kind.widths(rows), lambda rows: [str(row) for row in rows]))
-    if case.rank:
-        adapters.attach(encoder, Method(name="lora", rank=case.rank))
+    method = Method(**case.method)
+    if method.name in quantised.FORMS:
+        quantised.quantise(encoder, quantised.FORMS[method.name])
+    if method.name != "full":
+        adapters.attach(encoder, method)
     model = Model(encoder, heads).train()
-    engine = make_engine(Spread(config=case.engine), model, training, torch.device("cpu"), ranks)
+    engine = make_engine(Spread(config=case.engine), model, training, torch.device("cpu"), ranks, method, case.steps)
     order = Order(tuple(len(t.rows) for t in tasks), (1.0,) * len(tasks), training.batch_size, 7)
     events = Events()
     original, seen = engine.step, 0
