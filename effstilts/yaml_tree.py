@@ -128,6 +128,9 @@ def decode(kind: Any, value: Any, where: str, path: str = "", shorthands: Mappin
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise RecipeError(f"{at}: expected a mapping, got {value!r}")
+        for key in value:
+            if not str(key).isprintable():
+                raise RecipeError(f"{at}: {key!r} is no name: it holds what cannot be printed")
         return {key: decode(arguments[1], item, where, f"{path}.{key}", shorthands) for key, item in value.items()}
     return _scalar(kind, value, at)
 

@@ -103,6 +103,12 @@ def test_yaml_traps() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_a_name_that_cannot_be_printed_is_refused_in_one_line() -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_tree({"name": "r", "model": "m", "intermediate": {"a\nb": {}}}, "r.yaml")
+    assert "'a\\nb' is no name" in str(caught.value)
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
