@@ -1,4 +1,4 @@
-"""What each kind of step does: train a tokenizer, train a phase, evaluate a target, retrieve sentences."""
+"""What each kind of step does: train a tokenizer or a phase, combine arms, evaluate a target, retrieve sentences."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from effstilts.engine.predict import predict
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, encoder, quantised
+from effstilts.model.combine import add_combined
 from effstilts.recipe import Training
 from effstilts.retrieval.evaluate import EVALUATORS, passed_over, poolings
 from effstilts.tasks.task import SplitName
@@ -129,6 +130,32 @@ def train_phase(bench: Workbench, step: Step) -> None:
         **drift,
         **({"ranks": kept} if (kept := adapters.ranks(opened)) else {}),
         **meter.facts(model, progress),
+    }
+    bench.store.put(step.kind, step.key, fill, facts)
+
+
+def combine_arms(bench: Workbench, step: Step) -> None:
+    """Adds arms of phase 2 by weights: low-rank adapters as one adapter, anything else as whole weights."""
+    opened = bench.open_encoder(step.base)
+    if step.leaves_adapter:
+        scale = step.phase.combine.scale
+        parts = [(bench.store.open(s.kind, s.key).folder / adapters.FOLDER, w * scale) for s, w in step.arms]
+        adapters.concatenate(opened, step.method, parts)
+    else:
+        arms = [(bench.open_encoder(arm), weight) for arm, weight in step.arms]
+        add_combined(opened, arms, step.phase.combine, step.seed)
+
+    def fill(folder: Path) -> None:
+        if step.leaves_adapter:
+            adapters.save(opened, folder / adapters.FOLDER)
+        else:
+            encoder.save(opened, folder / ENCODER_FOLDER)
+        (folder / "spec.json").write_text(json.dumps(step.spec, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    facts = {
+        "label": step.label,
+        "combined": [[arm.label, weight] for arm, weight in step.arms],
+        "encoder": encoder.describe(opened),
     }
     bench.store.put(step.kind, step.key, fill, facts)
 

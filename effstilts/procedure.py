@@ -1,6 +1,8 @@
 """READ FIRST: the three phases as a graph of steps.
 
     checkpoint ─▶ mlm ─▶ intermediate (one for each arm) ─▶ target (one for each task) ─▶ evaluate (each language)
+                              │            ▲
+                              │            └ or combine (several arms by weights)
                               └──────▶ retrieve (each task and language)
 
 A step's key is the hash of its part of the recipe, the keys of its inputs, the fingerprint of its data and the
@@ -22,8 +24,27 @@ from effstilts.engine.choice import check_spread
 from effstilts.errors import RecipeError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
-from effstilts.phases import evaluate_target, make_tokenizer, retrieve, selection_groups, shares_of, train_phase
-from effstilts.recipe import LORA_METHODS, Method, Phase, Recipe, Retrieval, Share, Target, Training
+from effstilts.phases import (
+    combine_arms,
+    evaluate_target,
+    make_tokenizer,
+    retrieve,
+    selection_groups,
+    shares_of,
+    train_phase,
+)
+from effstilts.recipe import (
+    LORA_METHODS,
+    SUMMED_METHODS,
+    Combine,
+    Method,
+    Phase,
+    Recipe,
+    Retrieval,
+    Share,
+    Target,
+    Training,
+)
 from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import content_key
 from effstilts.tasks.task import SplitName, Task
@@ -80,11 +101,7 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
     for seed in recipe.seeds:
         base = _phase_one(recipe, bench, graph, seed)
         for arm in recipe.arms or recipe.intermediate:
-            phase = recipe.intermediate[arm]
-            encoder = base
-            if phase.tasks:
-                label = f"intermediate {arm}, seed {seed}"
-                encoder = graph.add(_training_step(bench, "intermediate", label, phase, base, seed))
+            encoder = _phase_two(recipe, bench, graph, arm, base, seed)
             for target in recipe.targets:
                 _target(recipe, bench, graph, target, encoder, arm, seed)
             for name in recipe.retrieval.tasks:
@@ -161,6 +178,64 @@ def _phase_one(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> Sou
             raise RecipeError(f"mlm.tasks: {share.task!r} is of kind {task.kind}; phase 1 trains masked_lm tasks")
     label = "mlm" if recipe.mlm_seed >= 0 else f"mlm, seed {seed}"
     return graph.add(_training_step(bench, "mlm", label, recipe.mlm, base, mlm_seed))
+
+
+def _phase_two(
+    recipe: Recipe, bench: Workbench, graph: Graph, arm: str, base: Source | Step, seed: int
+) -> Source | Step:
+    """The encoder of an arm: phase 1's as it is, trained on, or a combination of other arms'."""
+    phase = recipe.intermediate[arm]
+    label = f"intermediate {arm}, seed {seed}"
+    if phase.tasks:
+        return graph.add(_training_step(bench, "intermediate", label, phase, base, seed))
+    if not phase.combine.arms:
+        return base
+    arms = [
+        (step, weight)
+        for name, weight in phase.combine.arms.items()
+        if isinstance(step := _phase_two(recipe, bench, graph, name, base, seed), Step)
+    ]
+    # By content and not by name, so that names do not change the outcome.
+    return graph.add(_combination(label, phase.combine, sorted(arms, key=lambda a: (a[0].key, a[1])), base, seed))
+
+
+def _combination(
+    label: str, combine: Combine, arms: Sequence[tuple[Step, float]], base: Source | Step, seed: int
+) -> Step:
+    """A sum of low-rank adapters is one of the sum of their ranks; anything else is kept as whole weights."""
+    method = Method()
+    methods = [step.method for step, _ in arms]
+    if (
+        combine.how == "linear"
+        and all(m.name in SUMMED_METHODS and m.targets == methods[0].targets for m in methods)
+        and all(step.adapter_base is not None and step.adapter_base.key == base.key for step, _ in arms)
+    ):
+        rank = sum(m.rank for m in methods)
+        method = Method("lora", rank=rank, alpha=float(rank), targets=methods[0].targets)
+    spec = {
+        "phase": "combine",
+        "arms": [[step.key, weight] for step, weight in arms],
+        "how": combine.how,
+        "scale": combine.scale,
+        **({"density": combine.density} if combine.how != "linear" else {}),
+        "method": _method(method, base),
+        "base": base.key,
+        "seed": seed,
+        "numerics": NUMERICS_VERSION,
+    }
+    return Step(
+        kind="combine",
+        key=content_key(spec),
+        label=label,
+        spec=spec,
+        make=combine_arms,
+        base=base,
+        phase=Phase(combine=combine),
+        method=method,
+        seed=seed,
+        per_seed=True,
+        arms=tuple(arms),
+    )
 
 
 def _target(
@@ -325,7 +400,14 @@ def _settings(training: Training) -> dict[str, Any]:
 
 def _check_carry(label: str, method: Method, base: Source | Step) -> None:
     """RecipeError where the adapter of the phase before cannot be carried over as the method says."""
-    if not isinstance(base, Step) or not base.leaves_adapter:
+    if not isinstance(base, Step):
+        return
+    if not base.leaves_adapter:
+        if method.carry != "merge" and any(step.leaves_adapter for step, _ in base.arms):
+            raise RecipeError(
+                f"{label}: carry {method.carry}: these arms, combined by {base.phase.combine.how}, are whole weights "
+                "and no adapter any more; use carry merge"
+            )
         return
     before = base.method
     if method.name == "full" and method.carry in ("continue", "stack"):

@@ -7,7 +7,7 @@ override them there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +85,8 @@ class Method:
 QUANTISED_METHODS = ("qlora", "lora-int8")
 # Methods whose adapter is a pair of matrices B A with a rank.
 LORA_METHODS = ("lora", "rslora", "dora", "loraplus", "qlora", "lora-int8")
+# Of these, those that add that product to the weights, and nothing else.
+SUMMED_METHODS = ("lora", "rslora", "loraplus", "qlora", "lora-int8")
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,22 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Combine:
+    """An arm of phase 2 that is made of others, without training.
+
+    arms: name -> weight of what that arm adds to the encoder of phase 1. how, density, scale: see
+        `effstilts.model.combine`; density: the share of each difference that is kept, of all but `linear`.
+    """
+
+    arms: Mapping[str, float] = field(default_factory=dict)
+    how: Literal["linear", "ties", "dare_linear", "dare_ties"] = "linear"
+    density: float = 0.5
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Phase:
-    """Phase 1 (tasks of kind masked_lm) or an arm of phase 2. No tasks: the phase is empty.
+    """Phase 1 (tasks of kind masked_lm) or an arm of phase 2. No tasks and nothing to combine: the phase is empty.
 
     mixing: how steps are shared among tasks (Raffel et al. 2020, section 3.5.2): `proportional` to the rows, with
         `cap` rows at most counted per task; to the power 1 / `temperature`; `fixed`: by the shares' weights.
@@ -163,6 +179,7 @@ class Phase:
     temperature: float = 1.0
     training: Training = field(default_factory=Training)
     method: Method = field(default_factory=Method)
+    combine: Combine = field(default_factory=Combine)
 
 
 @dataclass(frozen=True)
@@ -321,6 +338,12 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
 
     tree["mlm"] = inherit(tree.get("mlm") or {})
     if isinstance(tree["intermediate"], Mapping):
+        for name, arm in tree["intermediate"].items():
+            if isinstance(arm, Mapping) and arm.get("combine") and len(arm) > 1:
+                others = ", ".join(repr(key) for key in arm if key != "combine")
+                raise RecipeError(
+                    f"{where}: intermediate.{name!s}: a combination of arms trains nothing; take out {others}"
+                )
         tree["intermediate"] = {name: inherit(arm or {}) for name, arm in tree["intermediate"].items()}
     if isinstance(tree.get("targets"), list):
         tree["targets"] = [inherit({"task": t} if isinstance(t, str) else t) for t in tree["targets"]]
@@ -376,6 +399,8 @@ def _check(recipe: Recipe, where: str) -> None:
             refuse(f"{name}.tasks: weights are above 0, rows 0 or more")
         if any(not 0 <= share.language_exponent <= 1 for share in phase.tasks):
             refuse(f"{name}.tasks: language_exponent is from 0 to 1")
+        for problem in _of_combination(recipe, name, phase.combine):
+            refuse(f"{name}.combine: {problem}")
     if recipe.mlm.method.name != "full" and recipe.mlm.tasks and recipe.model.name == "new":
         refuse("mlm.method: random weights need full training")
     if recipe.retrieval.neighbours < 1 or recipe.retrieval.rows < 0:
@@ -393,6 +418,30 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("engine: the plain engine takes no config; leave it out, or name zero")
     if recipe.synthetic.cognates > 1:
         refuse("synthetic.cognates: a share is at most 1")
+
+
+def _of_combination(recipe: Recipe, place: str, combine: Combine) -> Iterator[str]:
+    """What is wrong with a combination of arms."""
+    if not combine.arms:
+        if combine != Combine():
+            yield "the arms are missing: name -> weight"
+        return
+    if place == "mlm":
+        yield "phase 1 has no arms"
+    for name, weight in combine.arms.items():
+        if name not in recipe.intermediate:
+            yield f"no arm {name!r} in intermediate{did_you_mean(str(name), recipe.intermediate)}"
+        elif not recipe.intermediate[name].tasks:
+            yield f"the arm {name!r} trains nothing itself"
+        if weight == 0 or (weight < 0 and combine.how in ("ties", "dare_ties")):
+            yield f"the weight of {name!r} is {weight:g}; {combine.how} needs weights {_ALLOWED_WEIGHTS[combine.how]} 0"
+    if not 0 < combine.density <= 1:
+        yield "density is a share above 0, at most 1"
+    if combine.scale <= 0:
+        yield "scale is above 0"
+
+
+_ALLOWED_WEIGHTS = {"linear": "other than", "dare_linear": "other than", "ties": "above", "dare_ties": "above"}
 
 
 def check_training(training: Training, at: str) -> None:

@@ -97,6 +97,7 @@ class Step:
     seed: int = 0
     per_seed: bool = False
     trains: bool = False
+    arms: tuple[tuple[Step, float], ...] = ()
 
     @property
     def name(self) -> str:

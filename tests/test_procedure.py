@@ -169,6 +169,88 @@ def test_methods_that_do_not_fit_are_one_line(
     assert words in error and len(error.splitlines()) == 1
 
 
+ARMS = """
+  qa: {tasks: [{task: synthetic/squad, rows: 64}], training: {steps: 5}}
+  both: {combine: {arms: {nli: 0.5, qa: 0.5}}}
+  apart: {combine: {arms: {nli: 1, qa: 1}, how: dare_ties, density: 0.5}}
+"""
+
+
+def with_combined_arms(recipe: Path) -> Path:
+    text = recipe.read_text()
+    recipe.write_text(text.replace("targets:\n", f"{ARMS.strip(chr(10))}\ntargets:\n"))
+    return recipe
+
+
+def test_arms_are_combined_without_training_them_again(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Both arms are trained even where only their combination is asked for; whole weights add up; heads are fresh."""
+    from safetensors.torch import load_file
+
+    store = tmp_path / "store"
+    asked = ["arms=[both, apart]", "targets=[synthetic/xnli]"]
+    record = run(with_combined_arms(tiny_recipe), store, *asked)
+    assert {cell["arm"] for cell in record["cells"]} == {"both", "apart"} and all("score" in c for c in record["cells"])
+    assert kinds(store) | {"rows": 0} == kinds(store) | {"rows": 0, "intermediate": 2, "combine": 2, "target": 2}
+    weights = {}
+    for folder in (store / "artefacts").glob("*-*"):
+        if (folder / "encoder").exists():
+            label = Store(store).facts(*folder.name.split("-", 1))["label"]
+            weights[label] = load_file(str(folder / "encoder" / "model.safetensors"))
+    (mlm,) = (label for label in weights if label.startswith("mlm"))
+    for name, tensor in weights["intermediate both, seed 1"].items():
+        moved = [weights[f"intermediate {arm}, seed 1"][name] - weights[mlm][name] for arm in ("nli", "qa")]
+        assert torch.allclose(tensor, weights[mlm][name] + 0.5 * moved[0] + 0.5 * moved[1], atol=1e-6)
+    assert not any((f / "heads.safetensors").exists() for f in (store / "artefacts").glob("combine-*"))
+    assert main(["plan", str(tiny_recipe), "--store", str(store), "--offline", "--set", asked[0]]) == 0
+    assert main(["export", "tiny", str(tmp_path / "out"), "--store", str(store), "--arm", "both"]) == 0
+
+
+@pytest.mark.parametrize("carry", ["merge", "stack", "continue"])
+def test_a_sum_of_lora_arms_is_carried_as_an_adapter(tiny_recipe: Path, tmp_path: Path, carry: str) -> None:
+    from safetensors.torch import load_file
+
+    store = tmp_path / "store"
+    rank = "rank: 4, alpha: 4" if carry == "continue" else "rank: 2"
+    record = run(
+        with_combined_arms(tiny_recipe), store, "arms=[both]", "method={name: lora, rank: 2}",
+        "mlm.method={name: full}", f"targets=[{{task: synthetic/xnli, method: {{{rank}, carry: {carry}}}}}]",
+    )  # fmt: skip
+    assert all("score" in cell for cell in record["cells"])
+    (folder,) = (store / "artefacts").glob("combine-*")
+    assert not (folder / "encoder").exists()
+    saved = load_file(str(folder / "adapter" / "adapter_model.safetensors"))
+    assert {tensor.shape[0] for name, tensor in saved.items() if "lora_A" in name} == {4}
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["intermediate.both.combine.arms={nly: 1}"], "no arm 'nly' in intermediate (did you mean 'nli'?)"),
+        (["intermediate.both.combine.arms={both: 1}"], "the arm 'both' trains nothing itself"),
+        (["intermediate.both.combine.arms={baseline: 1}"], "the arm 'baseline' trains nothing itself"),
+        (["intermediate.both.combine.arms={nli: 0}"], "the weight of 'nli' is 0"),
+        (["intermediate.apart.combine.arms.nli=-1"], "dare_ties needs weights above 0"),
+        (["intermediate.apart.combine.density=0"], "density is a share"),
+        (["intermediate.apart.combine.how=tied"], "did you mean 'ties'"),
+        (["intermediate.both.tasks=[synthetic/mnli]"], "a combination of arms trains nothing; take out 'tasks'"),
+        (["mlm.combine={arms: {nli: 1}}"], "mlm.combine: phase 1 has no arms"),
+        (
+            ["method={name: lora, rank: 2, carry: stack}", "mlm.method={name: full}"],
+            "combined by dare_ties, are whole weights and no adapter any more; use carry merge",
+        ),
+    ],
+)
+def test_combinations_that_cannot_be_are_one_line(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], sets: list[str], words: str
+) -> None:
+    arguments = ["plan", str(with_combined_arms(tiny_recipe)), "--store", str(tmp_path / "s"), "--offline"]
+    for text in sets:
+        arguments += ["--set", text]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error and len(error.splitlines()) == 1, error
+
+
 def test_a_hand_over_keeps_the_encoder_and_freshens_the_head(tiny_recipe: Path, tmp_path: Path) -> None:
     """Target training that cannot move (one step at a rate of nearly 0) leaves the encoder of phase 2 as it was."""
     from safetensors.torch import load_file

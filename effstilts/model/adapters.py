@@ -14,8 +14,11 @@ whole, so no adapter library ever decides whether a head is saved or frozen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from effstilts.errors import ModelError, did_you_mean
 from effstilts.model.encoder import Encoder, quiet_transformers
@@ -100,6 +103,33 @@ def load_merged(encoder: Encoder, folder: Path) -> None:
     with quiet_transformers():
         encoder.backbone = peft.PeftModel.from_pretrained(encoder.backbone, str(folder))
     merge(encoder)
+
+
+def concatenate(encoder: Encoder, method: Method, parts: Sequence[tuple[Path, float]]) -> None:
+    """Attaches one LoRA adapter that adds the weighted sum of what saved ones add, exactly.
+
+    sum of w_i s_i B_i A_i = [w_1 s_1 B_1 | w_2 s_2 B_2 | ...] [A_1; A_2; ...], of rank sum r_i, s_i = alpha_i / r_i or
+    alpha_i / sqrt(r_i). method: of that rank and an alpha that is as large. parts: folders and weights w_i.
+    """
+    import peft
+    from safetensors.torch import load_file
+
+    attach(encoder, method)
+    saved = [
+        (load_file(str(folder / "adapter_model.safetensors")), peft.PeftConfig.from_pretrained(str(folder)), weight)
+        for folder, weight in parts
+    ]
+    for name, parameter in encoder.backbone.named_parameters():
+        if "lora_" not in name:
+            continue
+        key = name.replace(".default", "")
+        if "lora_A" in name:
+            whole = torch.cat([tensors[key] for tensors, _, _ in saved])
+        else:
+            scales = [weight * c.lora_alpha / (c.r**0.5 if c.use_rslora else c.r) for _, c, weight in saved]
+            whole = torch.cat([t[key] * scale for (t, _, _), scale in zip(saved, scales, strict=True)], dim=1)
+        with torch.no_grad():
+            parameter.copy_(whole)
 
 
 def merge(encoder: Encoder) -> None:

@@ -85,4 +85,6 @@ def _trained_on(step: Source | Step | None) -> Iterator[TaskPart]:
     """The parts that an encoder has been trained on, in all phases."""
     while isinstance(step, Step):
         yield from step.parts
+        for arm, _ in step.arms:
+            yield from arm.parts
         step = step.base

@@ -54,6 +54,8 @@ def _state(bench: Workbench, step: Step) -> tuple[str, str]:
 
 
 def _size(bench: Workbench, step: Step) -> str:
+    if step.arms:
+        return f"{len(step.arms)} arms, {step.phase.combine.how}"
     rows = _rows(bench, step)
     if step.kind == "tokenizer":
         return f"{rows:,} rows"

@@ -77,7 +77,8 @@ def _one_of(given: str, known: list[str], where: str, what: str) -> str:
 
 def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: int) -> Source | Step:
     labels = {step["label"]: step["name"] for step in record["steps"]}
-    if record["recipe"]["intermediate"][arm]["tasks"]:
+    phase = record["recipe"]["intermediate"][arm]
+    if phase["tasks"] or phase.get("combine", {}).get("arms"):
         return _step(labels[f"intermediate {arm}, seed {seed}"], record, store)
     for label in ("mlm", f"mlm, seed {seed}"):
         if label in labels:
