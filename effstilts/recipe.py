@@ -82,7 +82,6 @@ class Method:
         return (self.initial_rank or -(-3 * self.rank // 2)) if self.name == "adalora" else self.rank
 
 
-QUANTISED_METHODS = ("qlora", "lora-int8")
 # Methods whose adapter is a pair of matrices B A with a rank.
 LORA_METHODS = ("lora", "rslora", "dora", "loraplus", "qlora", "lora-int8")
 # Of these, those that add that product to the weights, and nothing else.
@@ -98,6 +97,7 @@ class Training:
     micro_tokens: tokens of one micro-batch, padding included. Bounds memory; the gradient does not depend on it.
     learning_rate, head_learning_rate: peak; 0 for the head means the same as the encoder's.
     warmup: share of the steps; warmup_steps, where not 0, wins. weight_decay: not on biases and LayerNorm.
+    optimizer: `adamw`, or bitsandbytes' with 8-bit or paged moments (`effstilts.engine.optimizers`).
     clip_norm: of the whole gradient.
     evaluate_every: steps between evaluations on dev, 0: at the end alone.
     evaluate_examples: first rows of dev used, 0: all.
@@ -122,6 +122,7 @@ class Training:
     weight_decay: float = 0.01
     beta2: float = 0.999
     epsilon: float = 1e-8
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit"] = "adamw"
     clip_norm: float = 1.0
     evaluate_every: int = 1000
     evaluate_examples: int = 500

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 
 from effstilts.engine import zero_config
 from effstilts.engine.base import Engine
-from effstilts.engine.plain import Model, PlainEngine
+from effstilts.engine.optimizers import check_optimizer
+from effstilts.engine.plain import Model, PlainEngine, default_device
 from effstilts.engine.rank_budget import RankBudget
 from effstilts.engine.ranks import Ranks
-from effstilts.errors import MissingDependencyError, RecipeError
-from effstilts.recipe import QUANTISED_METHODS, Method, Spread, Training
+from effstilts.errors import RecipeError
+from effstilts.model.quantised import FORMS, bitsandbytes
+from effstilts.recipe import Method, Spread, Training
 
 
 def make_engine(
@@ -37,14 +37,14 @@ def make_engine(
 
 def check_spread(spread: Spread, training: Training, method: Method) -> None:
     """RecipeError or MissingDependencyError now, for what would be raised when the step begins."""
-    if method.name in QUANTISED_METHODS:
+    check_optimizer(training, default_device(), spread.zero)
+    if method.name in FORMS:
         if spread.zero:
             raise RecipeError(
                 f"engine.name: zero cannot shard the quantised base of method {method.name}; use plain, over any "
                 "number of ranks, or method lora"
             )
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise MissingDependencyError(f"method {method.name} needs bitsandbytes: pip install 'effstilts[quant]'")
+        bitsandbytes(f"method {method.name}")
     if spread.zero:
         if method.name == "adalora":
             raise RecipeError(

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from effstilts.engine.optimizers import make_optimizer, restore, state_of
 from effstilts.engine.rank_budget import RankBudget
 from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import RecipeError, StoreError
@@ -17,7 +18,6 @@ from effstilts.recipe import Training
 
 # Starting a micro-batch costs a nano model on a CPU about 10 ms; a GPU waits for hundreds of kernel launches.
 _LAUNCH_TOKENS = {"cpu": 768, "cuda": 4096}
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Model(nn.Module):
@@ -83,13 +83,8 @@ class PlainEngine:
         self.ranks = ranks
         self._budget, self._updates = budget, 0
         self._names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(self._names, training),
-            lr=training.learning_rate,
-            betas=(0.9, training.beta2),
-            eps=training.epsilon,
-            fused=True,
-        )
+        tables = [m.weight for m in model.encoder.modules() if isinstance(m, nn.Embedding)]
+        self._optimizer = make_optimizer(parameter_groups(self._names, training), training, tables)
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
 
     def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float, last: bool) -> float:
@@ -123,13 +118,7 @@ class PlainEngine:
         return {name: p.detach().clone() for name, p in self._names.items()}
 
     def moments(self) -> dict[str, Tensor]:
-        state = self._optimizer.state
-        moments = {
-            f"{name}.{moment}": state[p][moment]
-            for name, p in self._names.items()
-            if p in state
-            for moment in (*MOMENTS, "step")
-        }
+        moments = state_of(self._optimizer, self._names)
         return moments if self._budget is None else moments | self._budget.state()
 
     def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
@@ -142,12 +131,7 @@ class PlainEngine:
         with torch.no_grad():
             for name, parameter in self._names.items():
                 parameter.copy_(weights[name])
-                if f"{name}.step" not in moments:
-                    continue
-                self._optimizer.state[parameter] = {
-                    "step": moments[f"{name}.step"].to(self.device).clone(),
-                    **{m: moments[f"{name}.{m}"].to(self.device, parameter.dtype).clone() for m in MOMENTS},
-                }
+        restore(self._optimizer, self._names, moments)
 
 
 def parameter_groups(named: Mapping[str, nn.Parameter], training: Training) -> list[dict[str, object]]:

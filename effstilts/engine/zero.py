@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effstilts.engine.optimizers import MOMENTS
 from effstilts.engine.plain import (
-    MOMENTS,
     Model,
     autocast,
     check_precision,

@@ -43,13 +43,13 @@ def block_linears(backbone: nn.Module) -> dict[str, nn.Linear]:
     return {n: m for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and ".layer" in f".{n}"}
 
 
-def bitsandbytes() -> Any:
-    """bitsandbytes, or the one line that says how to get it."""
+def bitsandbytes(what: str = "a quantised base") -> Any:
+    """bitsandbytes, or the one line that says how to get it for `what`."""
     hush()
     try:
         import bitsandbytes as bnb
     except ImportError as error:
-        raise MissingDependencyError("a quantised base needs bitsandbytes: pip install 'effstilts[quant]'") from error
+        raise MissingDependencyError(f"{what} needs bitsandbytes: pip install 'effstilts[quant]'") from error
     return bnb
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+
 from effstilts.recipe import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -31,11 +33,16 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_recipe_in_the_readme_reads(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
-    path = tmp_path / "mine.yaml"
-    path.write_text(block, encoding="utf-8")
-    recipe = load_recipe(str(path))
+    """The first block is a whole recipe; the others take the place of its keys."""
     from effstilts.tasks.registry import declare
+
+    path = tmp_path / "mine.yaml"
+    whole, *parts = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    for part in parts:
+        path.write_text(yaml.safe_dump(yaml.safe_load(whole) | yaml.safe_load(part)), encoding="utf-8")
+        load_recipe(str(path))
+    path.write_text(whole, encoding="utf-8")
+    recipe = load_recipe(str(path))
 
     for name, spec in recipe.tasks.items():
         declare(name, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from effstilts.recipe import Method, Spread, Training
 
 
 def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """As where it is not installed: neither found nor imported."""
     find: Any = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == package else find(name))
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 def test_a_quantised_base_is_not_sharded() -> None:
