@@ -83,6 +83,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         steps = step.training.steps or order.steps_for(step.training.epochs, counted)
         engine = make_engine(bench.spread, model, step.training, bench.device, ranks, step.method, steps)
         model.train()
+        meter.training_begins()
         progress, chosen = train(
             engine,
             tasks,
@@ -99,6 +100,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         )
         if not ranks.leads:
             return
+        cost = meter.facts(model, progress)
         own = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():
             for name, parameter in own.items():
@@ -129,7 +131,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         "encoder": encoder.describe(opened),
         **drift,
         **({"ranks": kept} if (kept := adapters.ranks(opened)) else {}),
-        **meter.facts(model, progress),
+        **cost,
     }
     bench.store.put(step.kind, step.key, fill, facts)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 import time
 from typing import Any
 
 import torch
-from torch import nn
 
+from effstilts.cost.flops import encoder_flops_per_token
+from effstilts.cost.memory import PeakMemory
 from effstilts.engine.checkpoint import Progress
+from effstilts.engine.plain import Model
 
 
 class Meter:
@@ -21,17 +21,23 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.began = time.perf_counter()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        self.memory = PeakMemory(device)
+        self._before, self._opening = self.memory.before, 0
 
-    def facts(self, model: nn.Module, progress: Progress) -> dict[str, Any]:
-        """seconds: of optimizer steps, over all resumptions; wall_seconds: of this process; peak_memory_bytes: of
-        the device, on a CPU of the whole process so far; tokens without padding, padded_tokens with it."""
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-        else:
-            # Linux counts in KiB, macOS in bytes.
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    def training_begins(self) -> None:
+        """The model is there: what its making took and gave back does not count for training."""
+        self._opening = self.memory.peak()
+        self.memory.restart()
+
+    def facts(self, model: Model, progress: Progress) -> dict[str, Any]:
+        """What a step of the graph cost, and the machine.
+
+        seconds: of optimizer steps, over all resumptions; wall_seconds: of this process; tokens without padding,
+        padded_tokens with it; flops: of the encoder's blocks, see `encoder_flops_per_token`. In bytes, on a CPU
+        resident: memory_before, when the step began; peak_memory, of the step; training_peak_memory, of its
+        optimizer steps and evaluations on dev without the making of the model.
+        """
+        training = self.memory.peak()
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         return {
             "cost": {
@@ -39,7 +45,10 @@ class Meter:
                 "wall_seconds": round(time.perf_counter() - self.began, 3),
                 "tokens": progress.tokens,
                 "padded_tokens": progress.padded_tokens,
-                "peak_memory_bytes": peak,
+                "flops": encoder_flops_per_token(model.encoder.backbone) * progress.padded_tokens,
+                "memory_before_bytes": self._before,
+                "peak_memory_bytes": max(self._opening, training),
+                "training_peak_memory_bytes": training,
                 "parameters": sum(n for n, _ in sizes),
                 "trained_parameters": sum(n for n, trained in sizes if trained),
             },
