@@ -37,7 +37,7 @@ def encoder_flops_per_token(backbone: nn.Module) -> int:
     lowest = min((_block(name) for name in trained), default=None)
     if lowest is None:
         return sum(2 * m.in_features * m.out_features for m in block_linears(backbone).values())
-    twice = bool(getattr(backbone, "is_gradient_checkpointing", False))
+    twice = any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
     total = 0
     for name, layer in block_linears(backbone).items():
         above = _block(name) >= lowest

@@ -166,7 +166,12 @@ class Encoder(nn.Module):
 
     def checkpoint_gradients(self) -> None:
         """Keeps a block's input alone for the backward pass, which computes the rest again (Chen et al. 2016)."""
-        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        base = self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers makes the embedding's output ask for a gradient, which reentrant checkpointing needs; here it
+        # would only carry gradients down through frozen blocks.
+        if any(name.startswith("_require_grads_hook") for name in vars(base)):
+            base.disable_input_require_grads()
 
     def prefer_eager_attention(self) -> None:
         """Plain matrix products for attention: on a CPU in bf16 faster than the fused kernel at the lengths of a
