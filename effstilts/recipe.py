@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effstilts.errors import RecipeError, did_you_mean
-from effstilts.yaml_tree import apply_override, decode, parse_yaml
+from effstilts.yaml_tree import apply_override, decode, parse_yaml, shown
 
-MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -311,15 +311,28 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"no recipe {name_or_path!r}{hint}: not a file, and the shipped ones are {', '.join(shipped)}"
         )
-    if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: a recipe has at most {MAX_RECIPE_BYTES} bytes")
-    tree = parse_yaml(path.read_text(encoding="utf-8", errors="strict"), str(path))
+    tree = parse_yaml(_text_of(path), str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(tree).__name__}")
     tree.setdefault("name", path.stem)
     for override in overrides:
         apply_override(tree, override)
     return recipe_from_tree(tree, str(path))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_RECIPE_BYTES + 1)
+        if len(raw) > MAX_RECIPE_BYTES:
+            raise RecipeError(f"{path}: a recipe has at most {MAX_RECIPE_BYTES} bytes")
+        text = raw.decode("utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path}, line {line}: not UTF-8 ({error.reason})") from error
+    return text
 
 
 def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
@@ -367,7 +380,9 @@ def _check(recipe: Recipe, where: str) -> None:
     def refuse(text: str) -> None:
         raise RecipeError(f"{where}: {text}")
 
-    if not recipe.name or any(c in recipe.name for c in "/\\\0") or recipe.name.startswith("."):
+    if not recipe.name.isprintable() or len(recipe.name.encode()) > 200 or any(c in recipe.name for c in "/\\"):
+        refuse(f"the name {shown(recipe.name)} cannot be a file name")
+    if not recipe.name or recipe.name.startswith("."):
         refuse(f"the name {recipe.name!r} cannot be a file name")
     if not recipe.seeds or len(set(recipe.seeds)) != len(recipe.seeds) or min(recipe.seeds) < 0:
         refuse(f"seeds: needs distinct numbers from 0 up, got {list(recipe.seeds)}")

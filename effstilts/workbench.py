@@ -20,6 +20,7 @@ from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
 from effstilts.model import adapters, encoder, quantised
 from effstilts.model.encoder import Encoder
+from effstilts.model.files import read_tensors
 from effstilts.model.transplant import transplant
 from effstilts.recipe import Method, Phase, Retrieval, Spread, Training
 from effstilts.recipe import Model as ModelSpec
@@ -384,12 +385,10 @@ def save_heads(heads: Mapping[str, nn.Module], folder: Path) -> None:
 
 def load_heads(folder: Path) -> dict[str, dict[str, Tensor]]:
     """Head name -> its tensors; empty where the folder has none."""
-    from safetensors.torch import load_file
-
     path = folder / HEADS_FILE
     heads: dict[str, dict[str, Tensor]] = {}
     if path.is_file():
-        for full_name, tensor in load_file(str(path)).items():
+        for full_name, tensor in read_tensors(path).items():
             name, _, key = full_name.partition("|")
             heads.setdefault(name, {})[key] = tensor
     return heads

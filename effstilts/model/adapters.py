@@ -22,6 +22,7 @@ import torch
 
 from effstilts.errors import ModelError, did_you_mean
 from effstilts.model.encoder import Encoder, quiet_transformers
+from effstilts.model.files import read_tensors, tensor_sizes
 from effstilts.model.quantised import block_linears, hush
 from effstilts.recipe import LORA_METHODS, Method
 
@@ -46,6 +47,8 @@ def attach(encoder: Encoder, method: Method, weights: Path | None = None, below:
     hush()
     import peft
 
+    for kept in (weights, below):
+        _check_weights(kept)
     config = _config(encoder, method)
     with quiet_transformers():
         if weights is not None:
@@ -100,6 +103,7 @@ def load_merged(encoder: Encoder, folder: Path) -> None:
     hush()
     import peft
 
+    _check_weights(folder)
     with quiet_transformers():
         encoder.backbone = peft.PeftModel.from_pretrained(encoder.backbone, str(folder))
     merge(encoder)
@@ -112,11 +116,10 @@ def concatenate(encoder: Encoder, method: Method, parts: Sequence[tuple[Path, fl
     alpha_i / sqrt(r_i). method: of that rank and an alpha that is as large. parts: folders and weights w_i.
     """
     import peft
-    from safetensors.torch import load_file
 
     attach(encoder, method)
     saved = [
-        (load_file(str(folder / "adapter_model.safetensors")), peft.PeftConfig.from_pretrained(str(folder)), weight)
+        (read_tensors(folder / "adapter_model.safetensors"), peft.PeftConfig.from_pretrained(str(folder)), weight)
         for folder, weight in parts
     ]
     for name, parameter in encoder.backbone.named_parameters():
@@ -130,6 +133,17 @@ def concatenate(encoder: Encoder, method: Method, parts: Sequence[tuple[Path, fl
             whole = torch.cat([t[key] * scale for (t, _, _), scale in zip(saved, scales, strict=True)], dim=1)
         with torch.no_grad():
             parameter.copy_(whole)
+
+
+def _check_weights(folder: Path | None) -> None:
+    """peft falls back on a pickle where the safetensors file is not there."""
+    if folder is None:
+        return
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no adapter_model.safetensors; other weight formats are pickles, not read")
+    if not tensor_sizes(path):
+        raise ModelError(f"{path} holds no tensor")
 
 
 def merge(encoder: Encoder) -> None:
@@ -232,9 +246,7 @@ def _is_bias(name: str) -> bool:
 
 
 def _load_biases(encoder: Encoder, folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    biases = load_file(str(folder / _BIASES))
+    biases = read_tensors(folder / _BIASES)
     own = {name for name, _ in encoder.backbone.named_parameters() if _is_bias(name)}
     if set(biases) != own:
         raise ModelError(

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from effstilts.errors import ModelError, did_you_mean
+from effstilts.model.files import check_documents, check_folder, check_size, tensor_sizes
 
 # Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
-# Of each architecture's masked-LM head: the dense layer, the norm, the bias over pieces.
 LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("lm_head.dense", "lm_head.layer_norm", ("lm_head.bias", "lm_head.decoder.bias")),
     (
@@ -255,9 +255,14 @@ def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
     if revision and not local:
         options["revision"] = revision
     with quiet_transformers():
+        if local:
+            check_folder(Path(source))
+        else:
+            check_documents(lambda name: _file_of(source, name, revision, offline), source)
         try:
             config = AutoConfig.from_pretrained(source, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
+            # Beside OSError and ValueError what a library's own checks of a field raise.
             raise ModelError(_cannot_load(source, error, local, offline)) from error
         if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
             raise ModelError(f"{source}: {config.model_type} is not an encoder; use a masked LM such as XLM-R")
@@ -268,6 +273,8 @@ def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
             extra: dict[str, Any] = {}
             if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
                 extra["add_pooling_layer"] = False
+            if local:
+                _check_size(config, extra, Path(source))
             backbone, info = AutoModel.from_pretrained(
                 source,
                 config=config,
@@ -278,6 +285,8 @@ def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
                 **extra,
             )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        except ModelError:
+            raise
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(_cannot_load(source, error, local, offline)) from error
         except Exception as error:
@@ -291,6 +300,18 @@ def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
         )
     check_tokenizer(tokenizer, backbone.config.vocab_size, source)
     return Encoder(backbone, tokenizer)
+
+
+def _check_size(config: Any, extra: Mapping[str, Any], folder: Path) -> None:
+    """ModelError where the config's model has more parameters than the folder's weights: on the meta device, where
+    they take no memory."""
+    from transformers import AutoModel
+
+    depth = int(config.num_hidden_layers)
+    check_size(0, depth, folder)
+    with torch.device("meta"):
+        described = AutoModel.from_config(config, **extra)
+    check_size(sum(p.numel() for p in described.parameters()), depth, folder)
 
 
 def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
@@ -346,9 +367,11 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
     if revision:
         options["revision"] = revision
     with quiet_transformers():
+        check_documents(lambda name: _file_of(place, name, revision, offline), place)
         try:
             return AutoTokenizer.from_pretrained(place, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
+            # A broken tokenizer.json raises Exception itself.
             raise ModelError(_cannot_load(place, error, Path(place).is_dir(), offline)) from error
 
 
@@ -383,13 +406,13 @@ def write_model(
 
 def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:
     """The pretrained masked-LM head of a checkpoint as dense/norm/bias tensors; None if it carries none."""
-    path = _safetensors_path(resolve(source), revision, offline)
+    path = _file_of(resolve(source), "model.safetensors", revision, offline)
     if path is None:
         return None
     from safetensors import safe_open
 
+    names = set(tensor_sizes(path))
     with safe_open(str(path), framework="pt") as file:
-        names = set(file.keys())
         for dense, norm, biases in LM_HEADS:
             bias = next((name for name in biases if name in names), None)
             scale = next((f"{norm}.{n}" for n in ("weight", "gamma") if f"{norm}.{n}" in names), None)
@@ -407,15 +430,15 @@ def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> di
     return None
 
 
-def _safetensors_path(source: str, revision: str, offline: bool) -> Path | None:
+def _file_of(source: str, name: str, revision: str, offline: bool) -> Path | None:
+    """A file of a model folder or of a hub repository; None where it is not there."""
     if Path(source).is_dir():
-        path = Path(source) / "model.safetensors"
-        return path if path.is_file() else None
+        return Path(source) / name if (Path(source) / name).is_file() else None
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(source, "model.safetensors", revision=revision or None, local_files_only=offline)
-    except OSError:
+        found = cached_file(source, name, revision=revision or None, local_files_only=offline)
+    except (OSError, ValueError):
         return None
     return Path(found) if found else None
 

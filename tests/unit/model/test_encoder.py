@@ -150,7 +150,7 @@ def test_missing_or_broken_weights_are_refused(encoder: Any, tmp_path: Path) -> 
         load(str(tmp_path / "m"))
     path.unlink()
     torch.save({}, tmp_path / "m" / "pytorch_model.bin")
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pickle"):
         load(str(tmp_path / "m"))
 
 
@@ -160,7 +160,8 @@ def test_remote_code_is_never_run(encoder: Any, tmp_path: Path) -> None:
     config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     (tmp_path / "m" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    load(str(tmp_path / "m"))
+    with pytest.raises(ModelError, match=r"config\.json asks for code of its own \(auto_map\)"):
+        load(str(tmp_path / "m"))
     assert not (tmp_path / "ran").exists()
 
 
