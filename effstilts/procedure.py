@@ -16,12 +16,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from effstilts.data import sources
 from effstilts.data.order import long_cycle_possible
 from effstilts.engine.choice import check_spread
-from effstilts.errors import RecipeError
+from effstilts.errors import RecipeError, StoreError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
 from effstilts.phases import (
@@ -46,7 +47,7 @@ from effstilts.recipe import (
     Training,
 )
 from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
-from effstilts.store import content_key
+from effstilts.store import Damaged, content_key
 from effstilts.tasks.task import SplitName, Task
 from effstilts.workbench import Source, Step, TaskPart, Workbench
 
@@ -112,8 +113,29 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
 
 
 def run(graph: Graph, bench: Workbench) -> None:
-    """Makes every step that the store does not hold. Of several ranks the first decides what that is; all of them
-    train, and it does the rest alone."""
+    """Makes every step that the store does not hold, and anew what is found damaged. Of several ranks the first decides
+    what that is; all of them train, and it does the rest alone."""
+    if bench.ranks.leads:
+        for step in graph.steps:
+            if problem := bench.store.drop_if_damaged(step.kind, step.key):
+                bench.log.warn(f"{step.label} is made again: {problem}")
+    again: set[Path] = set()
+    while True:
+        try:
+            _make_missing(graph, bench)
+            return
+        except Damaged as error:
+            if error.folder in again:
+                raise
+            again.add(error.folder)
+            if bench.ranks.leads:
+                bench.store.set_aside(error)
+                bench.log.warn(f"made again: {error}")
+            if bench.ranks.world > 1:
+                raise StoreError(f"{error.folder} was damaged and is set aside: run the same command again") from error
+
+
+def _make_missing(graph: Graph, bench: Workbench) -> None:
     ranks = bench.ranks
     for step in graph.steps:
         if step.trains:

@@ -4,7 +4,8 @@
       artefacts/<kind>-<key>/   files, and manifest.json with the SHA-256 of each of them
       work/<kind>-<key>/        what a step under way keeps: checkpoints, its event log
       locks/<kind>-<key>.lock   held (flock) by the process that makes the artefact
-      runs/<name>.json          what `effstilts show` reads
+      damaged/                  artefacts that were found damaged and made again; may be deleted
+      runs/<name>.json          what `effstilts show` reads, with its own hash
 
 `key` is the hash of everything the artefact depends on. A directory below artefacts/ that has a manifest is
 complete: it was written below tmp/, its manifest last, synced, and renamed into place in one act. The kernel drops
@@ -18,7 +19,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from effstilts.errors import StoreError
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 24
+# How run records began before they carried a hash; one that does begins with it, whichever bit of it is damaged.
+_UNSIGNED = '{\n "name"'
 
 
 def canonical_json(value: Any) -> str:
@@ -120,9 +124,7 @@ def write_folder(final: Path, aside_root: Path, fill: Any, facts: Mapping[str, A
                 }
                 sync_file(path)
             manifest = {"facts": dict(facts), "files": files}
-            body = canonical_json(manifest)
-            document = {"sha256": hashlib.sha256(body.encode()).hexdigest(), **manifest}
-            (aside / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+            (aside / MANIFEST).write_text(signed(manifest), encoding="utf-8")
             sync_file(aside / MANIFEST)
             for folder in {p.parent for p in aside.rglob("*")} | {aside}:
                 sync_folder(folder)
@@ -136,19 +138,68 @@ def write_folder(final: Path, aside_root: Path, fill: Any, facts: Mapping[str, A
     return manifest
 
 
+class Damaged(StoreError):
+    """A folder that does not hold what its manifest says."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        super().__init__(f"{what}; delete {folder} and run again")
+        self.folder = folder
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder that `write_folder` made; StoreError if it is absent or damaged."""
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        body = canonical_json({"facts": document["facts"], "files": document["files"]})
-        if hashlib.sha256(body.encode()).hexdigest() != document["sha256"]:
-            raise ValueError("its hash does not match")
+        manifest = _signed(path, ("facts", "files"))
+        if not isinstance(manifest["facts"], dict):
+            raise ValueError("its facts are no mapping")
+        for name, entry in manifest["files"].items():
+            if ".." in Path(name).parts or Path(name).is_absolute() or set(entry) != {"sha256", "bytes"}:
+                raise ValueError(f"its entry {name[:100]!r} is none of a file in this folder")
+            if type(entry["bytes"]) is not int or entry["bytes"] < 0:
+                raise ValueError(f"its entry {name[:100]!r} has no number of bytes")
     except FileNotFoundError as error:
         raise StoreError(f"{folder} has no manifest: it was never completed") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}); delete {folder}") from error
-    return {"facts": document["facts"], "files": document["files"]}
+    except _DAMAGE as error:
+        raise Damaged(folder, f"{path} is damaged ({_said(error)})") from error
+    return manifest
+
+
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def signed(content: Mapping[str, Any]) -> str:
+    """A JSON document that carries the hash of its content; `_signed` reads it back."""
+    content = json.loads(json.dumps(content))  # a number as a key is text from here on
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return json.dumps({"sha256": digest, **content}, indent=1, ensure_ascii=False)
+
+
+def _signed(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a file that holds `signed`'s text, to the letter. ValueError and its like for any other."""
+    text = path.read_bytes().decode("utf-8")
+    document = json.loads(text)
+    digest = document.pop("sha256", None)
+    if digest is None:
+        raise ValueError("it has no hash")
+    if signed(document) != text or f'"sha256": "{digest}"' not in text[:100]:
+        raise ValueError("its hash does not match")
+    if keys and set(document) != set(keys):
+        raise ValueError(f"expected {' and '.join(keys)}")
+    found: dict[str, Any] = document
+    return found
+
+
+def read_signed(path: Path, remedy: str) -> dict[str, Any]:
+    """What `signed` wrote into a file. StoreError, with what to do, for a damaged one; FileNotFoundError."""
+    try:
+        return _signed(path)
+    except _DAMAGE as error:
+        raise StoreError(f"{path} is damaged ({_said(error)}); {remedy}") from error
 
 
 def verify_folder(folder: Path) -> dict[str, Any]:
@@ -156,10 +207,14 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
         path = folder / name
-        if not path.is_file():
-            raise StoreError(f"{path} is missing; delete {folder} and run again")
+        if not path.is_file() or path.is_symlink():
+            raise Damaged(folder, f"{path} is missing or a link")
         if path.stat().st_size != entry["bytes"] or file_hash(path) != entry["sha256"]:
-            raise StoreError(f"{path} is damaged: its hash differs from the manifest; delete {folder} and run again")
+            raise Damaged(folder, f"{path} is damaged: its hash differs from the manifest")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name not in manifest["files"] and name != MANIFEST and path.name[0] != ".":
+            raise Damaged(folder, f"{path} is not in the manifest")
     return manifest
 
 
@@ -216,6 +271,27 @@ class Store:
         shutil.rmtree(self.work_folder(kind, key), ignore_errors=True)
         return self.open(kind, key)
 
+    def drop_if_damaged(self, kind: str, key: str) -> str:
+        """Sets aside an artefact whose manifest does not hold, so that it is made again; says what was wrong with it.
+        Cheap: the files themselves are checked when they are opened."""
+        try:
+            if self.has(kind, key):
+                read_manifest(self.artefact_folder(kind, key))
+        except Damaged as error:
+            self.set_aside(error)
+            return str(error)
+        return ""
+
+    def set_aside(self, damaged: Damaged) -> None:
+        """Moves a damaged artefact to STORE/damaged; StoreError, again, where it is none of this store's."""
+        if damaged.folder.parent != self.root / "artefacts":
+            raise damaged
+        self._verified.pop(damaged.folder, None)
+        place = self.root / "damaged" / f"{damaged.folder.name}.{time.time_ns()}"
+        with disk_errors(place):
+            place.parent.mkdir(exist_ok=True)
+            damaged.folder.replace(place)
+
     @contextmanager
     def lock(self, kind: str, key: str) -> Iterator[None]:
         """Holds the step for this process; StoreError names the holder if another process has it."""
@@ -242,18 +318,20 @@ class Store:
 
     def write_run(self, name: str, record: Mapping[str, Any]) -> Path:
         path = self.root / "runs" / f"{name}.json"
-        write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False))
+        write_atomic(path, signed(record))
         return path
 
     def read_run(self, name: str) -> dict[str, Any]:
         path = self.root / "runs" / f"{name}.json"
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if text.startswith(_UNSIGNED):
+                return dict(json.loads(text))
+            return read_signed(path, "run the recipe again, which writes it anew; finished steps are kept")
         except FileNotFoundError as error:
             raise StoreError(f"no run named {name!r} in {self.root}; there are: {self.run_names()}") from error
         except ValueError as error:
-            raise StoreError(f"{path} is damaged: {error}; run the recipe again to write it anew") from error
-        return record
+            raise StoreError(f"{path} is damaged: {error}; run the recipe again, which writes it anew") from error
 
     def run_names(self) -> list[str]:
         return sorted(path.stem for path in (self.root / "runs").glob("*.json"))

@@ -24,7 +24,7 @@ from effstilts.model.files import read_tensors
 from effstilts.model.transplant import transplant
 from effstilts.recipe import Method, Phase, Retrieval, Spread, Training
 from effstilts.recipe import Model as ModelSpec
-from effstilts.store import Store, content_key
+from effstilts.store import Damaged, Store, content_key
 from effstilts.tasks import registry
 from effstilts.tasks.task import SplitName, Task
 
@@ -210,7 +210,7 @@ class Workbench:
         key = content_key(spec)
         if not self.ranks.leads:
             self.await_artefact("rows", key, float("inf"))
-        elif not self.store.has("rows", key):
+        elif not self._holds("rows", key):
             examples = self.examples(part, split)
             columns = kind.encode(examples, part.task, opened.tokenizer, length)
             lost = lost_answers(examples, columns)
@@ -240,7 +240,7 @@ class Workbench:
             "rows": part.rows,
         }
         key = content_key(spec)
-        if not self.store.has("digests", key):
+        if not self._holds("digests", key):
             made = overlap.digests(self.examples(part, split))
 
             def fill(folder: Path) -> None:
@@ -249,6 +249,15 @@ class Workbench:
             self.store.put("digests", key, fill, {"task": part.task.name, "language": part.language, "split": split})
         with np.load(self.store.open("digests", key).folder / "digests.npz", allow_pickle=False) as saved:
             return {name: saved[name] for name in saved.files}
+
+    def _holds(self, kind: str, key: str) -> bool:
+        """Whether the store has what can be made again here at once; a damaged one is set aside."""
+        try:
+            return self.store.has(kind, key) and bool(self.store.open(kind, key))
+        except Damaged as error:
+            self.log.warn(f"made again: {error}")
+            self.store.set_aside(error)
+            return False
 
     def await_artefact(self, kind: str, key: str, seconds: float = 120.0) -> None:
         """On ranks other than 0: waits until what rank 0 wrote can be seen here."""

@@ -23,6 +23,8 @@ ENVIRONMENT = "EFFSTILTS_DATA"
 EXPORT = "refs/convert/parquet"
 TIMEOUT = 20.0
 _MARK = "effstilts-export.json"
+# The builders of `datasets` whose files are plain data; others unpack archives or decode what they find in them.
+_BUILDERS = ("parquet", "json", "csv", "arrow", "text", "cache")
 # (id, pinned revision) -> (commit, whether it is one of the Parquet export).
 _REVISIONS: dict[tuple[str, str], tuple[str, bool]] = {}
 
@@ -196,7 +198,14 @@ def _table(task: Task, hub: Hub, split: SplitName, language: str, offline: bool,
                 table = datasets.load_dataset(hub.id, split=hub_split, **options)
                 _mark(table, name or "default", hub_split)
                 return table
-        return datasets.load_dataset(hub.id, name or None, split=hub_split, **options)
+        builder = datasets.load_dataset_builder(hub.id, name or None, **options)
+        form = type(builder).__module__.rpartition(".")[2]
+        if form not in _BUILDERS:
+            raise DataError(
+                f"{task.name}: the hub set {hub.id} is one of {form!r} files; read are {', '.join(_BUILDERS[:-1])}"
+            )
+        builder.download_and_prepare()
+        return builder.as_dataset(split=hub_split)
     except DataError:
         raise
     except Exception as error:

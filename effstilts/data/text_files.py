@@ -2,11 +2,12 @@
 
 Files that end in .gz or .bz2 are read through. Text is UTF-8 and nothing else. Lines end at a newline alone (a
 carriage return before it belongs to the end): the other separators of Unicode, and a single carriage return, may stand
-inside a text.
+inside a text. A line, a JSON document and what a compressed file grows to are bounded: a few KB of gzip can be GB.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -19,6 +20,10 @@ from effstilts.errors import DataError
 
 # What the decompressors raise for a damaged file.
 _DAMAGE = (OSError, EOFError, zlib.error)
+MAX_LINE = 16 << 20  # bytes
+MAX_JSON = 1 << 30  # bytes
+# A compressed file may grow to this many bytes, and further to so many times its size: text is packed 3 to 30 times.
+FREE_GROWTH, MAX_GROWTH = 16 << 20, 200
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -48,14 +53,33 @@ def _decoded(raw: bytes, place: str) -> str:
 
 def raw_lines(path: Path) -> Iterator[tuple[str, str]]:
     """(line with its end, "file:line"). A byte order mark before the first line is dropped."""
-    number = 0
+    number, left = 0, _most_bytes(path)
     with open_bytes(path) as file:
         try:
-            for number, raw in enumerate(file, 1):
+            for number, raw in enumerate(iter(functools.partial(file.readline, MAX_LINE + 1), b""), 1):
+                if len(raw) > MAX_LINE:
+                    raise DataError(f"{path}:{number}: a line of more than {MAX_LINE:,} bytes")
+                left -= len(raw)
+                if left < 0:
+                    raise _bomb(path)
                 line = _decoded(raw, f"{path}:{number}")
                 yield line.removeprefix("\ufeff") if number == 1 else line, f"{path}:{number}"
         except _DAMAGE as error:
             raise DataError(f"{path}, after line {number}: cannot be read ({error})") from error
+
+
+def _most_bytes(path: Path) -> float:
+    """How many bytes a file may hold once it is unpacked."""
+    if path.suffix not in (".gz", ".bz2"):
+        return float("inf")
+    try:
+        return FREE_GROWTH + MAX_GROWTH * path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot open {path}: {error.strerror or error}") from error
+
+
+def _bomb(path: Path) -> DataError:
+    return DataError(f"{path} unpacks to more than {MAX_GROWTH} times its size: unpack it yourself if that is meant")
 
 
 def lines_of(path: Path) -> Iterator[tuple[str, str]]:
@@ -77,11 +101,14 @@ def parse_json(text: str, place: str) -> Any:
 
 
 def json_of(path: Path) -> Any:
+    most = min(MAX_JSON, _most_bytes(path))
     with open_bytes(path) as file:
         try:
-            raw = file.read()
+            raw = file.read(int(most) + 1)
         except _DAMAGE as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
+    if len(raw) > most:
+        raise DataError(f"{path}: a JSON file of more than {MAX_JSON:,} bytes") if most == MAX_JSON else _bomb(path)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -42,12 +42,8 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path_factory: pytest.TempP
         content[at] ^= 1 << data.draw(st.integers(0, 7))
         damaged = bytes(content)
     (folder / victim).write_bytes(damaged)
-    try:
-        manifest = verify_folder(folder)
-    except StoreError:
-        return
-    # White space of the manifest carries nothing; whatever it says must still be what was written.
-    assert victim == "manifest.json" and manifest["facts"] == {"n": 1, "label": "ä"}
+    with pytest.raises(StoreError):
+        verify_folder(folder)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
