@@ -138,6 +138,10 @@ def write_folder(final: Path, aside_root: Path, fill: Any, facts: Mapping[str, A
     return manifest
 
 
+# What reading a damaged document raises.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
 class Damaged(StoreError):
     """A folder that does not hold what its manifest says."""
 
@@ -160,12 +164,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"its entry {name[:100]!r} has no number of bytes")
     except FileNotFoundError as error:
         raise StoreError(f"{folder} has no manifest: it was never completed") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise Damaged(folder, f"{path} is damaged ({_said(error)})") from error
     return manifest
-
-
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def _said(error: Exception) -> str:
@@ -173,7 +174,7 @@ def _said(error: Exception) -> str:
 
 
 def signed(content: Mapping[str, Any]) -> str:
-    """A JSON document that carries the hash of its content; `_signed` reads it back."""
+    """A JSON document that carries the hash of its content; `unsigned` reads it back."""
     content = json.loads(json.dumps(content))  # a number as a key is text from here on
     digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
     return json.dumps({"sha256": digest, **content}, indent=1, ensure_ascii=False)
@@ -181,15 +182,20 @@ def signed(content: Mapping[str, Any]) -> str:
 
 def _signed(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """The content of a file that holds `signed`'s text, to the letter. ValueError and its like for any other."""
-    text = path.read_bytes().decode("utf-8")
+    document = unsigned(path.read_bytes().decode("utf-8"))
+    if keys and set(document) != set(keys):
+        raise ValueError(f"expected {' and '.join(keys)}")
+    return document
+
+
+def unsigned(text: str) -> dict[str, Any]:
+    """The content of a text of `signed`, letter by letter. One of DAMAGE for any other text."""
     document = json.loads(text)
     digest = document.pop("sha256", None)
     if digest is None:
         raise ValueError("it has no hash")
     if signed(document) != text or f'"sha256": "{digest}"' not in text[:100]:
         raise ValueError("its hash does not match")
-    if keys and set(document) != set(keys):
-        raise ValueError(f"expected {' and '.join(keys)}")
     found: dict[str, Any] = document
     return found
 
@@ -198,7 +204,7 @@ def read_signed(path: Path, remedy: str) -> dict[str, Any]:
     """What `signed` wrote into a file. StoreError, with what to do, for a damaged one; FileNotFoundError."""
     try:
         return _signed(path)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise StoreError(f"{path} is damaged ({_said(error)}); {remedy}") from error
 
 

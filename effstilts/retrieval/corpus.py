@@ -8,7 +8,6 @@ each neighbour of the result.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effstilts.data.text_files import lines_of
-from effstilts.errors import DataError
+from effstilts.errors import DataError, StoreError
 from effstilts.log import Log
 from effstilts.model.encoder import Encoder
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.retrieval.evaluate import over_length
 from effstilts.retrieval.neighbours import Neighbours, both_directions, search
-from effstilts.store import disk_errors, sync_file, write_atomic
+from effstilts.store import disk_errors, read_signed, signed, sync_file, write_atomic
 
 CHUNK = 2048  # sentences that are embedded at once; what an interruption can lose
 BLOCK_ROWS = 1 << 15  # queries between two looks at the progress
@@ -131,19 +130,22 @@ def embed_lines(
 ) -> Vectors:
     """Embeds the lines chunk by chunk into `folder`, or goes on where an earlier call with this identity stopped.
 
-    The state is written after the vectors are on the disk, so that every row it counts is whole. DataError names the
+    The state is written after the vectors are on the disk, with their hash, so that every row it counts is whole.
+    DataError names the
     line whose vector has no direction (zero, or not finite).
     """
     path, state_path = folder / "vectors.f32", folder / "vectors.json"
     wanted = {**identity, "rows": len(lines), "dim": encoder.hidden_size}
-    done, cut = 0, 0
-    try:
-        state = json.loads(state_path.read_text(encoding="utf-8"))
-        if state["identity"] == wanted and path.stat().st_size >= state["done"] * encoder.hidden_size * 4:
-            done, cut = int(state["done"]), int(state["over_length"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    done, cut, digest = 0, 0, hashlib.sha256()
     width = encoder.hidden_size * 4
+    try:
+        state = read_signed(state_path, "")
+        if state["identity"] == wanted:
+            found = _digest(path, state["done"] * width)
+            if found.hexdigest() == state["vectors"]:
+                done, cut, digest = state["done"], state["over_length"], found
+    except (OSError, StoreError, KeyError):
+        pass
     with (
         disk_errors(path),
         log.progress(len(lines), f"embed {lines.path.name}", done) as progress,
@@ -161,15 +163,28 @@ def embed_lines(
                     f"{lines.path}:{at}: its vector has no direction (its length is {norms[bad[0], 0]}); "
                     "is the model whole?"
                 )
-            file.write(np.ascontiguousarray(vectors / norms, dtype="<f4").tobytes())
+            block = np.ascontiguousarray(vectors / norms, dtype="<f4").tobytes()
+            file.write(block)
+            digest.update(block)
             file.flush()
             sync_file(path)
             cut += over_length(encoder, sentences, max_length)
             done += len(sentences)
-            write_atomic(state_path, json.dumps({"identity": wanted, "done": done, "over_length": cut}))
+            state = {"identity": wanted, "done": done, "over_length": cut, "vectors": digest.hexdigest()}
+            write_atomic(state_path, signed(state))
             progress.advance(len(sentences))
     rows = np.memmap(path, "<f4", "r", shape=(len(lines), encoder.hidden_size))
     return Vectors(rows, cut)
+
+
+def _digest(path: Path, size: int) -> Any:
+    """SHA-256 of the first `size` bytes, or of all of a shorter file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(min(size, 1 << 20)):
+            digest.update(block)
+            size -= len(block)
+    return digest
 
 
 def both_ways(

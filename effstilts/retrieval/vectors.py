@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +29,17 @@ from numpy.typing import NDArray
 from effstilts.errors import DataError, StoreError
 from effstilts.log import Log, Progress
 from effstilts.retrieval.embed import Embedder
-from effstilts.store import disk_errors, file_hash, sync_file, sync_folder, write_atomic
+from effstilts.store import (
+    DAMAGE,
+    disk_errors,
+    file_hash,
+    read_signed,
+    signed,
+    sync_file,
+    sync_folder,
+    unsigned,
+    write_atomic,
+)
 
 MANIFEST, JOB = "manifest.json", "job.json"
 SHARD_ROWS = 8192
@@ -55,39 +64,47 @@ class Vectors:
 
     folder: Path
     manifest: Mapping[str, Any]
+    _whole: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> Vectors:
-        """StoreError if the folder was never finished."""
+        """StoreError if the folder was never finished or its manifest is damaged."""
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            return cls(folder, read_signed(folder / MANIFEST, f"delete {folder} and embed again"))
         except FileNotFoundError as error:
             raise StoreError(
                 f"{folder} has no {MANIFEST}: run the same `effstilts embed` again to finish it"
             ) from error
-        except ValueError as error:
-            raise StoreError(f"{folder / MANIFEST} is damaged ({error}); delete {folder}") from error
-        return cls(folder, manifest)
 
     @property
     def names(self) -> list[str]:
         return list(self.manifest["arrays"])
 
     def load(self, name: str = "") -> NDArray[Any]:
-        """The array [sentences, D] of one pooling as a read-only memory map; without a name, the only one."""
+        """The array [sentences, D] of one pooling as a read-only memory map; without a name, the only one.
+        StoreError if its hash does not match, which the first call for an array reads it for."""
         if not name and len(self.names) > 1:
             raise DataError(f"{self.folder} holds several arrays: {', '.join(self.names)}; name one")
         name = name or self.names[0]
         if name not in self.names:
             raise DataError(f"{self.folder} holds no array {name!r}, only {', '.join(self.names)}")
-        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        self._verify(name)
+        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         return array
 
     def verify(self) -> None:
         """Reads every array against its hash; StoreError for a damaged one."""
-        for name, facts in self.manifest["arrays"].items():
-            if file_hash(self.folder / f"{name}.npy") != facts["sha256"]:
-                raise StoreError(f"{self.folder / name}.npy is damaged: its hash does not match; embed it again")
+        for name in self.names:
+            self._whole.discard(name)
+            self._verify(name)
+
+    def _verify(self, name: str) -> None:
+        path = self.folder / f"{name}.npy"
+        if name not in self._whole and (
+            not path.is_file() or file_hash(path) != self.manifest["arrays"][name]["sha256"]
+        ):
+            raise StoreError(f"{path} is damaged: its hash does not match; delete {self.folder} and embed again")
+        self._whole.add(name)
 
 
 def embed_to(
@@ -157,11 +174,12 @@ def _make_shard(
         "tokens": int(embedded.lengths.sum()),
         "truncated": embedded.truncated,
         "blank": sum(not sentence.strip() for sentence in part),
+        "arrays": {name: _array_hash(array) for name, array in arrays.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        save_file(arrays, str(aside), {"facts": json.dumps(facts)})
+        save_file(arrays, str(aside), {"facts": signed(facts)})
         sync_file(aside)
         aside.replace(path)
     finally:
@@ -208,7 +226,7 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
         "text": text,
         "job": job,
     }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder / MANIFEST, signed(manifest))
     shutil.rmtree(folder / "shards", ignore_errors=True)
     return Vectors(folder, manifest)
 
@@ -216,17 +234,15 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
 def _claim(folder: Path, job: Mapping[str, Any]) -> None:
     path = folder / JOB
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_signed(path, f"delete {folder}")
     except FileNotFoundError:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
         if others and JOB not in others:
             raise StoreError(f"{folder} is not empty and holds no vectors: choose another folder") from None
-        write_atomic(path, json.dumps(job, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(path, signed(job))
         return
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}); delete {folder}") from error
     differ = [key for key in job if there.get(key) != job[key]]
     if differ:
         what = ", ".join(f"{key} {there.get(key)!r} there, {job[key]!r} asked" for key in differ if key != "model")
@@ -245,17 +261,28 @@ def _shard_path(folder: Path, number: int) -> Path:
 
 
 def _shard_facts(path: Path) -> dict[str, Any]:
-    """The facts of a shard; empty if it is not there."""
+    """The facts of a shard; empty if it is not there or not whole."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return {}
     try:
         with safe_open(str(path), framework="numpy") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+            facts = unsigned(file.metadata()["facts"])
+            names = set(file.keys())
+            if names != set(facts["arrays"]) or any(
+                _array_hash(file.get_tensor(name)) != facts["arrays"][name] for name in names
+            ):
+                return {}
+    except (SafetensorError, OSError, *DAMAGE):
         return {}  # A damaged shard is made again.
     return facts
+
+
+def _array_hash(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return digest.hexdigest()
 
 
 def _manifest_text(folder: Path) -> str | None:

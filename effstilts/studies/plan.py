@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from effstilts.log import format_bytes, format_seconds
 from effstilts.procedure import Graph
 from effstilts.recipe import Recipe
@@ -46,10 +44,7 @@ def _state(bench: Workbench, step: Step) -> tuple[str, str]:
     work = bench.store.work_folder(step.kind, step.key)
     begun = sorted(work.glob("checkpoint-*/progress.json"))
     if begun:
-        return (
-            "begun",
-            f"{json.loads(begun[-1].read_text(encoding='utf-8'))['step']} steps so far, {_size(bench, step)}",
-        )
+        return "begun", f"{int(begun[-1].parent.name.rpartition('-')[2])} steps so far, {_size(bench, step)}"
     return "to run", _size(bench, step)
 
 

@@ -26,7 +26,7 @@ from effstilts.retrieval import corpus
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.evaluate import poolings
 from effstilts.retrieval.mining import Neighbourhoods, mine
-from effstilts.store import content_key, disk_errors, file_hash, sync_file, sync_folder
+from effstilts.store import content_key, disk_errors, file_hash, sync_file, sync_folder, verify_folder, write_folder
 from effstilts.studies.trained import Named
 
 
@@ -130,16 +130,21 @@ def _kept(
     job: Job, what: str, x: Side, y: Side, k: int, make: Callable[[], Sequence[NDArray[Any]]]
 ) -> list[NDArray[Any]]:
     """The arrays that `make` gives, from the work folder where an earlier call got so far."""
-    path = job.work / f"{what}-{content_key([x.key, y.key, k])}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as saved:
-            return [saved[name] for name in saved.files]
+    folder = job.work / f"{what}-{content_key([x.key, y.key, k])}"
+    try:
+        count = verify_folder(folder)["facts"]["arrays"] if folder.is_dir() else 0
+        if count:
+            return [np.load(folder / f"{i}.npy", allow_pickle=False) for i in range(count)]
+    except StoreError as error:
+        job.log.warn(f"made again: {error}")
+        shutil.rmtree(folder)
     arrays = list(make())
-    aside = path.with_suffix(".tmp.npz")
-    with disk_errors(path):
-        np.savez(aside, *arrays)
-        sync_file(aside)
-        aside.replace(path)
+
+    def fill(into: Path) -> None:
+        for i, array in enumerate(arrays):
+            np.save(into / f"{i}.npy", array, allow_pickle=False)
+
+    write_folder(folder, job.work / "tmp", fill, {"arrays": len(arrays)})
     return arrays
 
 
