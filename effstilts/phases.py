@@ -260,6 +260,7 @@ def _score(
         training.precision,
         training.micro_tokens,
         training.mask_share,
+        bench.log,
     )
     return kind.score(part.task, predictions, examples, part.language), predictions
 

@@ -69,7 +69,7 @@ class Embed:
         poolings = list(dict.fromkeys(Pooling(n, how, self.special_tokens) for n in layers for how in self.pooling))
         log = Log(quiet=self.quiet)
         identity = fingerprint(self.model, self.revision)
-        with Embedder(encoder, poolings, self.max_length, self.batch_tokens, self.precision) as embedder:
+        with Embedder(encoder, poolings, self.max_length, self.batch_tokens, self.precision, log) as embedder:
             for path, total in zip(self.files, totals, strict=True):
                 sentences = (line for line, _ in lines_of(path))
                 made = embed_to(

@@ -14,9 +14,12 @@ class Engine(Protocol):
     """Runs forward, backward and update. An engine owns placement, precision and the optimizer.
 
     launch_tokens: what starting a micro-batch costs, in tokens' worth of time; the cut weighs it against padding.
+    redoes: whether `discard` makes ready to begin a step again that broke off anywhere before its update; and whether
+        `forward_backward` then waits for no other rank.
     """
 
     launch_tokens: int
+    redoes: bool
 
     def forward_backward(self, kind: Kind, head: str, arrays: Arrays, scale: float, last: bool) -> float:
         """Adds the gradient of `scale` x (sum of the micro-batch's losses); returns that sum, unscaled. `last`: no
@@ -28,7 +31,8 @@ class Engine(Protocol):
         ...
 
     def step(self, rate: float) -> None:
-        """One optimizer update at `rate` times the peak learning rates; clears the gradient."""
+        """One optimizer update at `rate` times the peak learning rates; clears the gradient. Runs out of memory before
+        anything is updated, or ends in TrainingError."""
         ...
 
     def discard(self) -> None:

@@ -38,7 +38,18 @@ class Progress:
     tokens: int = 0
     padded_tokens: int = 0
     loss_sum: float = 0.0
+    first_loss: float = 0.0
+    recent_loss: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_loss(self, loss: float, steps: int) -> None:
+        """The loss of step `step` of `steps`. `recent_loss` is the mean of about the last 50, or of a quarter of all,
+        and `first_loss` what it was once there had been as many."""
+        self.loss_sum += loss
+        window = max(1, min(50, steps // 4))
+        self.recent_loss += (loss - self.recent_loss) / min(self.step, window)
+        if self.step == window:
+            self.first_loss = self.recent_loss
 
 
 @dataclass(frozen=True)

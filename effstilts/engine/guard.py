@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from effstilts.engine.base import Engine
 from effstilts.engine.ranks import Ranks
 from effstilts.errors import Interrupted, TrainingError
 from effstilts.evaluation.metrics import majority_share
 
 COLLAPSE_SHARE = 0.99
+_Result = TypeVar("_Result")
+
+
+class _BrokenOff(Interrupted):
+    """What a signal raises inside `Signals.unless_received`."""
 
 
 class Signals:
@@ -24,6 +31,7 @@ class Signals:
         self.patience = patience
         self.received: int | None = None
         self._when = 0.0
+        self._breaks_off = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -44,9 +52,21 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._when = number, time.monotonic()
+            if self._breaks_off:
+                raise _BrokenOff(f"{signal.Signals(number).name}: run the same command again to go on")
         elif time.monotonic() - self._when >= self.patience:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+    def unless_received(self, work: Callable[[], _Result]) -> _Result | None:
+        """work(), which a signal breaks off at once: None then. For what leaves nothing half done."""
+        try:
+            self._breaks_off = True
+            return None if self.received else work()
+        except _BrokenOff:
+            return None
+        finally:
+            self._breaks_off = False
 
     def agree(self, ranks: Ranks) -> None:
         """A signal that reached any rank counts on all, from the same step on."""
@@ -59,14 +79,39 @@ class Signals:
             raise Interrupted(f"{name}: stopped {where}; run the same command again to go on")
 
 
+def culprits(
+    engine: Engine,
+    forward: Callable[[Sequence[int]], float],
+    odd: Sequence[int],
+    rows: int,
+    limit: float,
+    ranks: Ranks,
+) -> list[int]:
+    """Places in the global batch of the samples that give a loss or gradient that is not finite.
+
+    One process tries the rows one by one; several name the rows of each micro-batch with such a loss. All rows where
+    none can be told from the others. odd: this rank's rows in such micro-batches; forward: runs some rows, gives their
+    loss.
+    """
+    if ranks.world > 1 or not engine.redoes:
+        counts = ranks.totals([float(place in set(odd)) for place in range(rows)])
+        return [place for place, count in enumerate(counts) if count] or list(range(rows))
+    found = []
+    for place in range(rows):
+        loss = forward([place])
+        norm = engine.clip(limit)
+        engine.discard()
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            found.append(place)
+    return found or list(range(rows))
+
+
 def require_finite(loss: float, norm: float, step: int, task: str, sample_ids: Callable[[], list[str]]) -> None:
     """TrainingError before the update if the loss or the gradient's norm is NaN or infinite; names the samples, which
     are looked up then alone: of a mixture of many languages that reads files."""
-    import math
-
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    ids = sample_ids()
+    ids = list(dict.fromkeys(sample_ids()))
     what = "loss" if not math.isfinite(loss) else "gradient norm"
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     raise TrainingError(

@@ -5,7 +5,8 @@ so that the gradient is that of the mean loss over the global batch, look at the
 due, evaluate on dev, keep the best weights, write a checkpoint.
 
 Several ranks share each global batch: every rank plans every rank's cut from the lengths, runs its own, and the sums
-of gradients, losses and units make the step of one process. Rank 0 evaluates and writes.
+of gradients, losses and units make the step of one process. Rank 0 evaluates and writes. Where memory runs out, the
+step is begun again with smaller micro-batches.
 
 Everything random in a step is seeded by (seed, step), so a run that was killed and resumed does the same arithmetic
 as one that was not.
@@ -13,9 +14,11 @@ as one that was not.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,13 +29,15 @@ from effstilts.data.batches import share
 from effstilts.data.cache import Rows
 from effstilts.data.order import Order, key
 from effstilts.engine.base import Engine
+from effstilts.engine.budget import AgreedShortage, Budget
 from effstilts.engine.checkpoint import Checkpoints, Progress, Snapshot
-from effstilts.engine.guard import Signals, require_finite
+from effstilts.engine.guard import Signals, culprits, require_finite
 from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import StoreError
-from effstilts.kinds.kind import Kind
+from effstilts.kinds.kind import Arrays, Kind
 from effstilts.log import Log
 from effstilts.model.encoder import TokenIds
+from effstilts.model.memory import is_shortage
 from effstilts.recipe import Training
 
 
@@ -95,32 +100,28 @@ def train(
         if ranks.leads:
             checkpoints.write(snapshot)
 
+    budget = Budget(training.micro_tokens, checkpoints.folder, log, label, ranks)
     with Signals(0.0 if ranks.world == 1 else 5.0) as signals, log.progress(steps, label, progress.step) as bar:
         written = progress.step
-        while progress.step < steps and not progress.stopped:
-            began = time.perf_counter()
-            loss, norm = _update(engine, tasks, order, progress, steps, training, ids, seed, ranks)
-            progress.step += 1
-            progress.seconds += time.perf_counter() - began
-            progress.loss_sum += loss
-            bar.advance(note=f"loss {loss:.3f}")
-            log.event("step", step=progress.step, loss=round(loss, 6), gradient_norm=round(norm, 6))
-            last = progress.step == steps
-            due = training.evaluate_every and progress.step % training.evaluate_every == 0
-            if evaluate is not None and (due or last):
-                best = _evaluate(engine, evaluate, progress, training, best, log, ranks)
+        while True:
+            if evaluate is not None and _owes_scores(progress, steps, training.evaluate_every):
+                best = _evaluate(engine, evaluate, progress, training, best, log, ranks, signals)
             signals.agree(ranks)
-            if progress.step % training.checkpoint_every == 0 and not last and not progress.stopped:
+            ended = progress.stopped or progress.step == steps
+            due = progress.step % training.checkpoint_every == 0 and not ended
+            if progress.step > written and (due or signals.received is not None):
                 write()
                 written = progress.step
-            if signals.received is not None and not last:
-                if written != progress.step:
-                    write()
-                signals.raise_if_received(f"{label} after step {progress.step} of {steps}, checkpoint written")
-        # A signal during the last step still ends the run, after the artefact's weights are safe in a checkpoint.
-        if signals.received is not None:
-            write()
-            signals.raise_if_received(f"{label} after its last step, checkpoint written")
+            signals.raise_if_received(f"{label} after step {progress.step} of {steps}, checkpoint written")
+            if ended:
+                break
+            began = time.perf_counter()
+            loss, norm = _update(engine, tasks, order, progress, steps, training, ids, seed, ranks, budget)
+            progress.step += 1
+            progress.seconds += time.perf_counter() - began
+            progress.add_loss(loss, steps)
+            bar.advance(note=f"loss {loss:.3f}")
+            log.event("step", step=progress.step, loss=round(loss, 6), gradient_norm=round(norm, 6))
     # Asked of the progress, which is the same on every rank: rank 0 alone has the weights.
     return progress, best if progress.best_step >= 0 else engine.weights()
 
@@ -155,19 +156,66 @@ def _update(
     ids: TokenIds,
     seed: int,
     ranks: Ranks,
+    budget: Budget,
 ) -> tuple[float, float]:
     """One optimizer step; returns the mean loss over the global batch and the gradient's norm before clipping."""
     batch = order.batch(progress.step)
     task = tasks[batch.task]
-    rows = batch.rows.tolist()
-    shares = share(task.widths[batch.rows], training.micro_tokens, engine.launch_tokens, ranks.world)
-    own = shares[ranks.rank]
+    widths = task.widths[batch.rows]
+    rate = learning_rate_factor(progress.step + 1, steps, training.warmup, training.warmup_steps)
+    torch_seed = int(key(seed, progress.step, 2, *([ranks.rank] if ranks.world > 1 else []))) >> 1
+
+    def collate(part: Sequence[int]) -> Arrays:
+        return task.kind.collate(task.rows, batch.rows[part].tolist(), batch.keys[part], ids, training.mask_share)
+
+    def alone(part: Sequence[int]) -> float:
+        return engine.forward_backward(task.kind, task.head, collate(part), 1.0, True)
+
+    def named(odd: Sequence[int]) -> list[str]:
+        engine.discard()
+        places = culprits(engine, alone, odd, len(batch.rows), training.clip_norm, ranks)
+        return task.sample_ids(batch.rows[places].tolist())
+
+    while True:
+        shares = share(widths, budget.tokens, engine.launch_tokens, ranks.world)
+        with budget:
+            torch.manual_seed(torch_seed)
+            summed = _gradient(engine, task, collate, shares, ranks)
+            loss = summed.loss / max(summed.units, 1)
+            norm = engine.clip(training.clip_norm)
+            require_finite(loss, norm, progress.step + 1, task.name, partial(named, summed.odd))
+            engine.step(rate)
+            progress.tokens += summed.tokens
+            progress.padded_tokens += summed.padded
+            return loss, norm
+        engine.discard()
+        budget.halve(shares, widths, engine.redoes, lambda place: task.sample_ids([int(batch.rows[place])])[0])
+
+
+@dataclass
+class _Sums:
+    """Of a global batch: losses, units, tokens; odd: places of this rank's rows beside a loss that is not finite."""
+
+    loss: float
+    units: float
+    tokens: int
+    padded: int
+    odd: list[int]
+
+
+def _gradient(
+    engine: Engine,
+    task: TrainTask,
+    collate: Callable[[Sequence[int]], Arrays],
+    shares: Sequence[Sequence[Sequence[int]]],
+    ranks: Ranks,
+) -> _Sums:
+    """Adds the gradient of the mean loss over the global batch. AgreedShortage, on every rank alike, where memory runs
+    out on one of several."""
+    own = list(shares[ranks.rank])
     # A rank with fewer micro-batches than another runs one of the batch's rows again, with weight 0.
-    idle = max(map(len, shares)) - len(own)
-    micro = [
-        task.kind.collate(task.rows, [rows[i] for i in part], batch.keys[part], ids, training.mask_share)
-        for part in own + [[0]] * idle
-    ]
+    idle: list[Sequence[int]] = [[0]] * (max(map(len, shares)) - len(own))
+    micro = [collate(part) for part in own + idle]
     units, tokens, padded = ranks.totals(
         [
             sum(task.kind.units(arrays) for arrays in micro[: len(own)]),
@@ -175,25 +223,30 @@ def _update(
             sum(arrays["attention_mask"].size for arrays in micro[: len(own)]),
         ]
     )
-    torch.manual_seed(int(key(seed, progress.step, 2, *([ranks.rank] if ranks.world > 1 else []))) >> 1)
-    total = 0.0
-    for index, arrays in enumerate(micro):
-        counts = index < len(own)
-        scale = 1.0 / max(int(units), 1) if counts else 0.0
-        found = engine.forward_backward(task.kind, task.head, arrays, scale, index == len(micro) - 1)
-        total += found if counts else 0.0
-    progress.tokens += int(tokens)
-    progress.padded_tokens += int(padded)
-    (total,) = ranks.totals([total])
-    loss = total / max(units, 1)
-    norm = engine.clip(training.clip_norm)
+    total, short = 0.0, 0.0
+    odd: list[int] = []
     try:
-        require_finite(loss, norm, progress.step + 1, task.name, lambda: task.sample_ids(rows))
-    except Exception:
-        engine.discard()
-        raise
-    engine.step(learning_rate_factor(progress.step + 1, steps, training.warmup, training.warmup_steps))
-    return loss, norm
+        for index, arrays in enumerate(micro):
+            counts = index < len(own)
+            scale = 1.0 / max(int(units), 1) if counts else 0.0
+            found = engine.forward_backward(task.kind, task.head, arrays, scale, index == len(micro) - 1)
+            total += found if counts else 0.0
+            if counts and not math.isfinite(found):
+                odd += own[index]
+    except (RuntimeError, MemoryError) as error:
+        if ranks.world == 1 or not engine.redoes or not is_shortage(error):
+            raise
+        short = 1.0
+    total, short = ranks.totals([total, short])
+    if short:
+        raise AgreedShortage(f"on {short:.0f} of {ranks.world} ranks")
+    return _Sums(total, units, int(tokens), int(padded), odd)
+
+
+def _owes_scores(progress: Progress, steps: int, every: int) -> bool:
+    """Whether dev is to be scored at this step and was not yet: a signal may have come before."""
+    done = progress.history[-1]["step"] if progress.history else 0
+    return progress.step > done and (progress.step == steps or (every > 0 and progress.step % every == 0))
 
 
 def _evaluate(
@@ -204,10 +257,13 @@ def _evaluate(
     best: Mapping[str, Tensor],
     log: Log,
     ranks: Ranks,
+    signals: Signals,
 ) -> Mapping[str, Tensor]:
-    """Scores dev, keeps a copy of the weights if they are the best so far, counts patience."""
+    """Scores dev, keeps a copy of the weights if they are the best so far, counts patience. A signal breaks it off."""
     engine.publish()
-    scores = ranks.tell(lambda: dict(evaluate()))
+    scores = ranks.tell(lambda: signals.unless_received(lambda: dict(evaluate())))
+    if scores is None:
+        return best
     log.event("dev", step=progress.step, **scores)
     progress.history.append({"step": progress.step, **scores})
     if scores["score"] > progress.best_score:

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from effstilts.engine.optimizers import make_optimizer, restore, state_of
+from effstilts.engine.optimizers import MOMENTS, make_optimizer, restore, state_of
 from effstilts.engine.rank_budget import RankBudget
 from effstilts.engine.ranks import ALONE, Ranks
-from effstilts.errors import RecipeError, StoreError
+from effstilts.errors import RecipeError, StoreError, TrainingError
 from effstilts.kinds.kind import Arrays, Kind, Tensors
 from effstilts.model.encoder import Encoder
+from effstilts.model.memory import is_shortage
 from effstilts.recipe import Training
 
 # Starting a micro-batch costs a nano model on a CPU about 10 ms; a GPU waits for hundreds of kernel launches.
@@ -64,6 +65,8 @@ def to_tensors(arrays: Arrays, device: torch.device) -> Tensors:
 class PlainEngine:
     """AdamW (Loshchilov and Hutter 2019) without decay on biases and LayerNorm; gradients summed over the ranks."""
 
+    redoes = True
+
     def __init__(
         self,
         model: Model,
@@ -91,7 +94,21 @@ class PlainEngine:
         with autocast(self.training.precision, self.device):
             loss = kind.loss(self.model.head(head), self.model.encoder, to_tensors(arrays, self.device))
         torch.autograd.backward(loss * scale)
+        if last:
+            self._reserve_moments()
         return float(loss.detach())
+
+    def _reserve_moments(self) -> None:
+        """Moments of zero where a gradient has none, as AdamW begins: made here, so that its step, which may not break
+        off in the middle, takes no memory."""
+        if not isinstance(self._optimizer, torch.optim.AdamW):
+            return
+        for parameter in self._names.values():
+            if parameter.grad is not None and parameter not in self._optimizer.state:
+                self._optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=self.device),
+                    **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
+                }
 
     def clip(self, limit: float) -> float:
         self.ranks.sum_gradients(list(self._names.values()))
@@ -102,11 +119,25 @@ class PlainEngine:
     def step(self, rate: float) -> None:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * rate
-        self._optimizer.step()
+        before = self._updates_begun().clone()
+        try:
+            self._optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if is_shortage(error) and not torch.equal(self._updates_begun(), before):
+                raise TrainingError(
+                    "out of memory in the middle of an update; the last checkpoint is whole: run the same command again"
+                ) from error
+            raise
         self._updates += 1
         if self._budget is not None:
             self._budget.update(self._updates)
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _updates_begun(self) -> Tensor:
+        """The optimizer's own count for the parameter it updates first."""
+        parameters = (p for group in self._optimizer.param_groups for p in group["params"])
+        first = next(p for p in parameters if p.grad is not None)
+        return torch.as_tensor(self._optimizer.state.get(first, {}).get("step", 0))
 
     def discard(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -115,7 +146,7 @@ class PlainEngine:
         """The model that trains is the one that is evaluated."""
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self._names.items()}
+        return {name: p.detach().to("cpu", copy=True) for name, p in self._names.items()}
 
     def moments(self) -> dict[str, Tensor]:
         moments = state_of(self._optimizer, self._names)

@@ -68,6 +68,9 @@ class _AdamW(torch.optim.AdamW):
 class ZeroEngine:
     """ZeRO over the ranks of a launch, or on one process alone. `config`: see `zero_config.resolve`."""
 
+    # Forward and backward passes are full of collectives, and DeepSpeed's own state is then half way through them.
+    redoes = False
+
     def __init__(
         self, model: Model, training: Training, device: torch.device, ranks: Ranks, config: Mapping[str, Any]
     ) -> None:

@@ -28,7 +28,9 @@ from torch import Tensor
 from effstilts.data.batches import cut
 from effstilts.errors import DataError, ModelError
 from effstilts.kinds.kind import TOKENIZER_CHUNK, collate_inputs
+from effstilts.log import Log
 from effstilts.model.encoder import Encoder
+from effstilts.model.memory import halving
 from effstilts.model.packed import PackedEncoder, Precision, refusal, resolve_precision
 
 # Starting a padded batch costs about as much as this many tokens; the cut weighs it against padding.
@@ -88,7 +90,8 @@ class Embedded:
 class Embedder:
     """An encoder made ready to embed: a context manager; call it with sentences.
 
-    Poolings may name several layers: one pass gives them all. precision "auto": `resolve_precision`.
+    Poolings may name several layers: one pass gives them all. precision "auto": `resolve_precision`. Where memory runs
+    out, the batches are halved from then on.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Embedder:
         max_length: int = 512,
         batch_tokens: int = 16384,
         precision: Precision = "auto",
+        log: Log = Log(),  # noqa: B008 - without state
     ) -> None:
         if not poolings:
             raise ModelError("no pooling is given: name a layer")
@@ -110,7 +114,7 @@ class Embedder:
         self.encoder, self.poolings = encoder, list(poolings)
         self.top = max(pooling.layer for pooling in poolings)
         self.max_length = min(max_length, encoder.max_length)
-        self.batch_tokens = batch_tokens
+        self.batch_tokens, self.log = batch_tokens, log
         self.precision = resolve_precision(precision, encoder.device)
         self.packed = encoder.device.type == "cpu" and not refusal(encoder)
         ids = encoder.token_ids()
@@ -138,13 +142,26 @@ class Embedder:
         rows, truncated = self._tokenize(sentences)
         lengths = np.array([len(row) for row in rows], np.int64)
         vectors = [np.empty((len(rows), self.encoder.hidden_size), np.float32) for _ in self.poolings]
-        with torch.inference_mode(), self._ready():
-            for part in self._batches(lengths):
+        done = np.zeros(len(rows), bool)
+
+        def work(tokens: int) -> None:
+            if tokens < asked:
+                self.batch_tokens = tokens
+            left = np.flatnonzero(~done)
+            for places in self._batches(lengths[left], tokens):
+                part = left[places].tolist()
                 pooled = self._packed_batch(rows, part) if self._packed_encoder else self._padded_batch(rows, part)
                 for into, pooled_BD in zip(vectors, pooled, strict=True):
                     into[part] = pooled_BD.float().cpu().numpy()
+                done[part] = True
                 if advance is not None:
                     advance(len(part))
+
+        with torch.inference_mode(), self._ready():
+            most = int(lengths.max(initial=1)) * max(1, len(rows))
+            limit = min(most, PACKED_TOKENS) if self.packed else most
+            asked = min(self.batch_tokens, limit)
+            halving(work, asked, int(lengths.min(initial=asked)), "embedding", "tokens", self.log)
         for pooling, values in zip(self.poolings, vectors, strict=True):
             # float64 holds the sum of any finite float32 row, so the sum is finite exactly if the row is.
             bad = ~np.isfinite(values.sum(1, dtype=np.float64))
@@ -164,13 +181,13 @@ class Embedder:
             truncated += sum(bool(encoding.overflowing) for encoding in encoded)
         return rows, truncated
 
-    def _batches(self, lengths: NDArray[np.int64]) -> Iterator[list[int]]:
+    def _batches(self, lengths: NDArray[np.int64], tokens: int) -> Iterator[list[int]]:
         """Indices of the rows of each batch, longest rows first."""
         if self._packed_encoder is None:
-            yield from cut(lengths, self.batch_tokens, LAUNCH_TOKENS)
+            yield from cut(lengths, tokens, LAUNCH_TOKENS)
             return
         order = np.argsort(-lengths, kind="stable")
-        budget = min(self.batch_tokens, PACKED_TOKENS)
+        budget = min(tokens, PACKED_TOKENS)
         ends = np.cumsum(lengths[order])
         start = 0
         while start < len(order):

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from effstilts.errors import DataError, MissingDependencyError
+from effstilts.log import Log
+from effstilts.model.memory import halving, is_shortage, release
 from effstilts.retrieval.certified import Found, scan
 from effstilts.retrieval.exact import Floats, Indices, best, block, exhaustive, pair_scores
 
@@ -60,8 +62,9 @@ def search(
     """
     _check(queries, database, count)
     if _resolve(method, queries, database, count) == "bf16":
-        found = scan(queries, database, count, both=False, device=_device())[0]
-        return _completed(found, queries, database, count)
+        one = _scanned(queries, database, count, both=False)
+        if one is not None:
+            return _completed(one[0], queries, database, count)
     return _float32(queries, database, count)
 
 
@@ -79,10 +82,24 @@ def both_directions(
         forward = _float32(source, target, min(count, len(target)))
         return forward, _float32(target, source, min(count, len(source)))
     if _resolve(method, source, target, count) == "bf16":
-        ahead, back = scan(source, target, count, device=_device())
-        assert back is not None
-        return _completed(ahead, source, target, count), _completed(back, target, source, count)
+        found = _scanned(source, target, count, both=True)
+        if found is not None:
+            ahead, back = found
+            assert back is not None
+            return _completed(ahead, source, target, count), _completed(back, target, source, count)
     return _float32(source, target, count), _float32(target, source, count)
+
+
+def _scanned(source: NDArray[Any], target: NDArray[Any], count: int, both: bool) -> tuple[Found, Found | None] | None:
+    """The certified scan; None where memory does not suffice for it: the float32 search finds the same in less."""
+    try:
+        return scan(source, target, count, both, _device())
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+    release()
+    Log().warn("search: out of memory for the scan in bf16, going on in float32")
+    return None
 
 
 def _resolve(method: Method, queries: NDArray[Any], database: NDArray[Any], count: int) -> Method:
@@ -119,35 +136,49 @@ def _completed(found: Found, queries: NDArray[Any], database: NDArray[Any], coun
 def _float32(queries: NDArray[Any], database: NDArray[Any], count: int) -> Neighbours:
     """By faiss in float32 with candidates to spare; its rounding is bounded, and rows in doubt are searched whole."""
     faiss = faiss_module()
-    asked = min(count + _SPARE, len(database))
     scores, indices = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
     longest = _longest(database)
-    for start in range(0, len(queries), QUERY_ROWS):
-        part = block(queries, start, start + QUERY_ROWS)
-        rough = np.full((len(part), 0), 0, np.float32)
-        found = np.empty((len(part), 0), np.int64)
-        for first in range(0, len(database), DATABASE_ROWS):
-            others = block(database, first, first + DATABASE_ROWS)
-            near, places = faiss.knn(part, others, min(asked, len(others)), metric=faiss.METRIC_INNER_PRODUCT)
-            rough, found = np.hstack([rough, near]), np.hstack([found, places + first])
-            chosen = np.argsort(-rough, axis=1, kind="stable")[:, :asked]
-            rough = np.take_along_axis(rough, chosen, 1)
-            found = np.take_along_axis(found, chosen, 1)
-        lengths = np.linalg.norm(part, axis=1)
-        if not np.isfinite(lengths).all():
-            raise DataError(_not_finite("query", start, lengths))
-        rows = np.repeat(np.arange(len(part)), asked)
-        exact = pair_scores(part, database, rows, found.ravel())
-        stop = start + len(part)
-        scores[start:stop], indices[start:stop] = best(rows, found.ravel(), exact, len(part), count)
-        if asked < len(database):
-            # The textbook bound of a float32 sum of D products, twice over.
-            bound = 2 * queries.shape[1] * 2.0**-24 * lengths * longest
-            doubtful = np.flatnonzero(scores[start:stop, -1] <= rough[:, -1] + bound)
-            if len(doubtful):
-                whole = exhaustive(part, database, doubtful, count)
-                scores[start + doubtful], indices[start + doubtful] = whole
+    done = 0
+
+    def work(rows_at_once: int) -> None:
+        nonlocal done
+        while done < len(queries):
+            part = block(queries, done, done + rows_at_once)
+            found = _nearest(faiss, part, database, count, longest, done)
+            scores[done : done + len(part)], indices[done : done + len(part)] = found
+            done += len(part)
+
+    halving(work, max(1, min(QUERY_ROWS, len(queries))), 1, "search", "queries", Log())
     return Neighbours(scores, indices)
+
+
+def _nearest(
+    faiss: Any, part: Floats, database: NDArray[Any], count: int, longest: float, start: int
+) -> tuple[Floats, Indices]:
+    """The `count` nearest of one block of queries, whose first is number `start`; longest: of the database's norms."""
+    asked = min(count + _SPARE, len(database))
+    rough = np.full((len(part), 0), 0, np.float32)
+    found = np.empty((len(part), 0), np.int64)
+    for first in range(0, len(database), DATABASE_ROWS):
+        others = block(database, first, first + DATABASE_ROWS)
+        near, places = faiss.knn(part, others, min(asked, len(others)), metric=faiss.METRIC_INNER_PRODUCT)
+        rough, found = np.hstack([rough, near]), np.hstack([found, places + first])
+        chosen = np.argsort(-rough, axis=1, kind="stable")[:, :asked]
+        rough = np.take_along_axis(rough, chosen, 1)
+        found = np.take_along_axis(found, chosen, 1)
+    lengths = np.linalg.norm(part, axis=1)
+    if not np.isfinite(lengths).all():
+        raise DataError(_not_finite("query", start, lengths))
+    rows = np.repeat(np.arange(len(part)), asked)
+    exact = pair_scores(part, database, rows, found.ravel())
+    scores, indices = best(rows, found.ravel(), exact, len(part), count)
+    if asked < len(database):
+        # The textbook bound of a float32 sum of D products, twice over.
+        bound = 2 * part.shape[1] * 2.0**-24 * lengths * longest
+        doubtful = np.flatnonzero(scores[:, -1] <= rough[:, -1] + bound)
+        if len(doubtful):
+            scores[doubtful], indices[doubtful] = exhaustive(part, database, doubtful, count)
+    return scores, indices
 
 
 def _longest(vectors: NDArray[Any]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tokenizer: Any, tmp_p
     after = again.weights()
     assert all(torch.equal(state[k].nan_to_num(0), after[k].nan_to_num(0)) for k in state)
     assert before.keys() == state.keys() and kept.isfinite().all()
+
+
+def test_ids_of_samples_are_looked_up_for_messages_alone(tokenizer: Any, tmp_path: Path) -> None:
+    """Of a mixture of many languages that reads files."""
+    bench = Bench(tokenizer, tmp_path, checkpoint_every=100)
+    asked: list[list[int]] = []
+
+    def look_up(rows: Any) -> list[str]:
+        asked.append(list(rows))
+        return [f"row {row}" for row in rows]
+
+    bench.tasks = [replace(task, sample_ids=look_up) for task in bench.tasks]
+    bench.run(steps=4)
+    assert asked == []
+    with torch.no_grad():
+        for head in bench.model.heads.values():
+            head.out.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="samples row"):
+        bench.run(steps=5)
+    assert len(asked) == 1
 
 
 def test_damaged_checkpoints_are_passed_over(tokenizer: Any, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Memory that runs out: told from other failures, and the work done again in smaller parts."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from effstilts.errors import TrainingError
+from effstilts.log import Log
+
+_Result = TypeVar("_Result")
+
+# What CUDA, torch's allocator of host memory, cuBLAS and cuDNN, the C++ library and faiss call it; then oneDNN, which
+# gives no reason (met under a limit of the address space).
+_WORDS = (
+    "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc", "failed to allocate",
+    "could not create a primitive", "could not create a memory", "could not execute a primitive",
+)  # fmt: skip
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out. A collective's does not count: its peers have moved on."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and "nccl" not in text and any(word in text for word in _WORDS)
+
+
+def release() -> None:
+    """Gives back what nobody holds any more. Call it when the exception is gone: its frames hold tensors."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        # glibc keeps freed memory for itself, and oneDNN needs pages of its own.
+        ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def halving(work: Callable[[int], _Result], size: int, least: int, what: str, unit: str, log: Log) -> _Result:
+    """work(size), with half the size whenever memory runs out.
+
+    least: the size below which parts do not get smaller. what, unit: for messages. TrainingError where even that is
+    too much.
+    """
+    while True:
+        try:
+            return work(size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+        release()
+        if size <= least:
+            raise TrainingError(f"{what}: memory does not suffice even row by row ({reason})")
+        size = max(least, size // 2)
+        log.warn(f"{what}: out of memory, going on with {size} {unit} at once ({reason})", size=size)
