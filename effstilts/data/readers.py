@@ -107,17 +107,17 @@ def _language_prefix(tokens: Iterable[str]) -> str:
 
 
 def conllu(path: Path) -> Iterator[Row]:
-    """Universal Dependencies: FORM and UPOS. A multiword token stands before its words and is left out."""
-    tokens: list[str] = []
-    tags: list[str] = []
+    """Universal Dependencies: FORM, UPOS (`tags`), XPOS and DEPREL. A multiword token stands before its words and is
+    left out."""
+    words: list[list[str]] = []
     first = ""
     for line, place in lines_of(path):
         if line.startswith("#"):
             continue
         if not line.strip():
-            if tokens:
-                yield {"tokens": tokens, "tags": tags}, first
-            tokens, tags = [], []
+            if words:
+                yield _conllu_sentence(words), first
+            words = []
             continue
         parts = line.split("\t")
         if len(parts) != 10:
@@ -126,12 +126,16 @@ def conllu(path: Path) -> Iterator[Row]:
             continue
         if not parts[1] or not parts[3]:
             raise DataError(f"{place}: FORM or UPOS is empty")
-        if not tokens:
+        if not words:
             first = place
-        tokens.append(parts[1])
-        tags.append(parts[3])
-    if tokens:
-        yield {"tokens": tokens, "tags": tags}, first
+        words.append(parts)
+    if words:
+        yield _conllu_sentence(words), first
+
+
+def _conllu_sentence(words: list[list[str]]) -> dict[str, list[str]]:
+    columns = {"tokens": 1, "tags": 3, "xpos": 4, "deprel": 7}
+    return {name: [word[place] for word in words] for name, place in columns.items()}
 
 
 def squad_json(path: Path) -> Iterator[Row]:

@@ -159,12 +159,12 @@ def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:
     Where rows come from the hub, that is the hub declaration's own. The training language falls back on its dev split
     where the labelled test set is not there. DataError if there is no language at all.
     """
-    in_folder = layouts.in_folder(task, task.evaluate_on, where.root)
+    in_folder = layouts.in_folder(task, layouts.read_split(task, task.evaluate_on), where.root)
     on_hub = where.source == "hub" or (where.source == "auto" and not in_folder)
     wanted: SplitName = (task.hub.evaluate_on if task.hub and on_hub else "") or task.evaluate_on
     found: dict[str, SplitName] = {}
     for language in task.languages:
-        if has_split_source(task, wanted, language, where):
+        if has_split(task, wanted, language, where):
             found[language] = wanted
         elif language == task.training_language and has_split(task, "dev", language, where):
             found[language] = "dev"
@@ -326,12 +326,19 @@ def _renamed(rows: Iterator[Row], names: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _held_out(task: Task, raw: Iterator[Row], split: SplitName) -> Iterator[Row]:
-    """The part of the train rows that is this split, by the hash of the column behind the role `holdout.by`."""
+    """The part of the train rows that is this split, by the hash of the columns of `holdout.by`, or of the row's
+    number. DataError for a row without such a column."""
     assert task.holdout is not None
-    column = task.columns[task.holdout.by]
+    by = task.holdout.by
+    column = task.columns.get(by, by)
     names = (column,) if isinstance(column, str) else column
-    for row, place in raw:
-        text = "\0".join(str(row.get(name, "")) for name in names)
+    for number_in_file, (row, place) in enumerate(raw):
+        if by == "row":
+            text = str(number_in_file)
+        elif any(name in row for name in names):
+            text = "\0".join(str(row.get(name, "")) for name in names)
+        else:
+            raise DataError(f"{place}: {task.name}.holdout.by: the row has no column {' or '.join(map(repr, names))}")
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
         if (number < task.holdout.share) == (split == "dev"):
             yield row, place

@@ -273,8 +273,8 @@ def _check(at: str, task: Task) -> None:
         raise RecipeError(f"{at}.hub.evaluate_on: {hub.evaluate_on!r} is not one of {', '.join(SPLITS)}")
     if task.holdout is not None and not 0 < task.holdout.share < 1:
         raise RecipeError(f"{at}.holdout.share: a share between 0 and 1, got {task.holdout.share}")
-    if task.holdout is not None and task.holdout.by not in task.columns:
-        raise RecipeError(f"{at}.holdout.by: {task.holdout.by!r} is not a role with a column")
+    if task.holdout is not None and "{" in str(task.columns.get(task.holdout.by, "")):
+        raise RecipeError(f"{at}.holdout.by: {task.holdout.by!r} is made of several columns; name one of them")
     if task.normaliser == "mlqa" and task.no_answer:
         raise RecipeError(f"{at}: MLQA's normaliser is for questions that have an answer (no_answer: false)")
     if not task.languages:

@@ -103,8 +103,9 @@ class Synthetic:
 class Holdout:
     """Makes the dev split out of the train split, where there is no official English dev set.
 
-    Rows are grouped by the text of `by` (a role, such as "context") so that no group stands on both sides;
-    a group belongs to dev when its hash falls in the lowest `share`.
+    Rows are grouped by the text of `by` (a role, such as "context", or a column of the file) so that no group stands
+    on both sides; a group belongs to dev when its hash falls in the lowest `share`. by `row`: the row's number in its
+    file counts, for files whose rows are translations of each other: a row is then on one side in every language.
     """
 
     share: float = 0.1

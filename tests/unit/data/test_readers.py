@@ -43,7 +43,9 @@ def test_each_format(tmp_path: Path) -> None:
     ]
     fields = "\t_" * 6
     text = f"# id\n1-2\tdel\t_\t_{fields}\n1\tde\t_\tADP{fields}\n2\tel\t_\tDET{fields}\n2.1\tx\t_\tX{fields}\n\n"
-    assert read("conllu", write(w, "d", text)) == [{"tokens": ["de", "el"], "tags": ["ADP", "DET"]}]
+    (sentence,) = read("conllu", write(w, "d", text))
+    assert (sentence["tokens"], sentence["tags"]) == (["de", "el"], ["ADP", "DET"])
+    assert sentence["deprel"] == ["_", "_"] and sentence["xpos"] == ["_", "_"]
     (row,) = read("squad_json", write(w, "e", squad("Anna ran.", 0, "Anna")))
     assert row["answers"] == {"text": ["Anna"], "answer_start": [0]} and row["title"] == "t"
     assert read("jsonl", write(w, "f", '{"a": 1}\n\n{"a": 2}\n')) == [{"a": 1}, {"a": 2}]

@@ -298,6 +298,34 @@ def test_a_holdout_parts_the_train_rows_by_context(tmp_path: Path) -> None:
         load(task, "test", "en", config)
 
 
+def test_a_holdout_by_row_parts_translations_alike(tmp_path: Path) -> None:
+    for language in ("en", "de"):
+        lines = "".join(f"{language} {i}\t{language} too {i}\t{i % 2}\n" for i in range(200))
+        (tmp_path / f"{language}.tsv").write_text(lines)
+    declared = {
+        "kind": "classification",
+        "files": {"train": {"path": "{lang}.tsv", "format": "pawsx_tsv"}},
+        "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
+        "labels": ["0", "1"],
+        "languages": ["en", "de"],
+        "holdout": {"share": 0.5, "by": "row"},
+        "evaluate_on": "dev",
+        "train_languages": ["en", "de"],
+    }
+    task, config = declare("halves", declared), DataConfig(tmp_path)
+    assert evaluation_splits(task, config) == {"en": "dev", "de": "dev"}
+    numbers = {
+        (split, language): {row["text"].split()[1] for row in load(task, split, language, config).examples}
+        for split in ("train", "dev")
+        for language in ("en", "de")
+    }
+    assert numbers["train", "en"] == numbers["train", "de"] and numbers["dev", "en"] == numbers["dev", "de"]
+    assert 70 < len(numbers["dev", "en"]) < 130 and not numbers["train", "en"] & numbers["dev", "de"]
+    by_no_column = declare("halves", {**declared, "holdout": {"share": 0.5, "by": "subject"}})
+    with pytest.raises(DataError, match=r"en\.tsv:1: halves\.holdout\.by: the row has no column 'subject'"):
+        load(by_no_column, "train", "en", config)
+
+
 def test_aligned_files(tmp_path: Path) -> None:
     folder = tmp_path / "tatoeba"
     folder.mkdir()

@@ -156,3 +156,8 @@ def test_plug_ins(plug_in: Any) -> None:
     plug_in(broken)
     with pytest.raises(RecipeError, match=r"plug-in mine \(mine:TASKS\) cannot be loaded.*no module named mine"):
         known_tasks()
+
+
+def test_a_holdout_is_not_by_a_role_of_several_columns() -> None:
+    with pytest.raises(RecipeError, match="made of several columns; name one of them"):
+        declare("mine", {"extends": "cosmosqa", "holdout": {"share": 0.1, "by": "prompt"}})
