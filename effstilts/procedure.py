@@ -13,7 +13,7 @@ looks (no model is loaded, nothing is trained); `run` makes what is missing, in 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,9 +112,12 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
     return graph
 
 
-def run(graph: Graph, bench: Workbench) -> None:
+def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Callable[[], bool] = lambda: True) -> None:
     """Makes every step that the store does not hold, and anew what is found damaged. Of several ranks the first decides
-    what that is; all of them train, and it does the rest alone."""
+    what that is; all of them train, and it does the rest alone.
+
+    order: the graph's steps, each after its inputs; none: as they stand. proceed: asked before each step; False ends.
+    """
     if bench.ranks.leads:
         for step in graph.steps:
             if problem := bench.store.drop_if_damaged(step.kind, step.key):
@@ -122,7 +125,7 @@ def run(graph: Graph, bench: Workbench) -> None:
     again: set[Path] = set()
     while True:
         try:
-            _make_missing(graph, bench)
+            _make_missing(order or graph.steps, bench, proceed)
             return
         except Damaged as error:
             if error.folder in again:
@@ -135,14 +138,16 @@ def run(graph: Graph, bench: Workbench) -> None:
                 raise StoreError(f"{error.folder} was damaged and is set aside: run the same command again") from error
 
 
-def _make_missing(graph: Graph, bench: Workbench) -> None:
+def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[], bool]) -> None:
     ranks = bench.ranks
-    for step in graph.steps:
+    for step in steps:
         if step.trains:
             check_spread(bench.spread, step.training, step.method)
-    names = ranks.tell(lambda: [step.name for step in graph.steps if not bench.store.has(step.kind, step.key)])
-    missing = [step for step in graph.steps if step.name in set(names)]
+    names = ranks.tell(lambda: [step.name for step in steps if not bench.store.has(step.kind, step.key)])
+    missing = [step for step in steps if step.name in set(names)]
     for number, step in enumerate(missing, 1):
+        if not ranks.tell(proceed):
+            break
         with bench.store.lock(step.kind, step.key) if ranks.leads else nullcontext():
             there = bench.store.has(step.kind, step.key)
             if ranks.tell(lambda there=there: there):  # type: ignore[misc]

@@ -22,15 +22,25 @@ class Run(RecipeChoice):
 
     quiet: bool = False
     """Print the table alone."""
+    budget: Annotated[float, tyro.conf.arg(metavar="HOURS")] = 0.0
+    """Stop after so many hours and print the part of the table that is there; the baseline and retrieval come first,
+    then one target after the other. The same command goes on where this one stopped."""
     local_rank: Annotated[int, tyro.conf.arg(name="local_rank")] = -1
     """Given by launchers; read from the environment as well."""
 
     def execute(self) -> int:
+        from effstilts.errors import Interrupted, RecipeError
         from effstilts.procedure import run
+        from effstilts.studies.budget import Hours, by_information
         from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.report import table
 
-        with self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph):
+        if self.budget < 0:
+            raise RecipeError("--budget is a number of hours above 0")
+        with (
+            Hours(self.budget) as hours,
+            self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph),
+        ):
             overlaps = find_overlaps(graph, bench) if bench.ranks.leads else []
             if bench.ranks.leads and graph.cells and not overlaps:
                 bench.log.say("overlap: none, no text of 20 letters or more is both trained on and evaluated")
@@ -38,7 +48,11 @@ class Run(RecipeChoice):
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))
             try:
-                run(graph, bench)
+                run(graph, bench, by_information(graph) if self.budget else (), hours.left)
+            except Interrupted as stop:
+                if hours.left():
+                    raise
+                bench.log.say(str(stop))
             finally:
                 if bench.ranks.leads:
                     record = _write_record(recipe, bench, graph, overlaps)

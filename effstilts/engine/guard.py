@@ -18,12 +18,22 @@ COLLAPSE_SHARE = 0.99
 _Result = TypeVar("_Result")
 
 
+# The alarm is that of `--budget`.
+_ALARM = getattr(signal, "SIGALRM", None)
+_ENDING = (signal.SIGTERM, signal.SIGINT, *([_ALARM] if _ALARM else []))
+
+
+def _name(number: int) -> str:
+    return "the time is up" if number == _ALARM else signal.Signals(number).name
+
+
 class _BrokenOff(Interrupted):
     """What a signal raises inside `Signals.unless_received`."""
 
 
 class Signals:
-    """Remembers SIGTERM and SIGINT so that the loop stops at the next step; a second one ends the process at once."""
+    """Remembers SIGTERM, SIGINT and the alarm of a time budget so that the loop stops at the next step; a second signal
+    ends the process at once."""
 
     def __init__(self, patience: float = 0.0) -> None:
         """patience: seconds in which further signals are the first one's echoes: a launcher sends its own after the
@@ -35,7 +45,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             try:
                 self._before[number] = signal.signal(number, self._handle)
             except ValueError:
@@ -53,8 +63,8 @@ class Signals:
         if self.received is None:
             self.received, self._when = number, time.monotonic()
             if self._breaks_off:
-                raise _BrokenOff(f"{signal.Signals(number).name}: run the same command again to go on")
-        elif time.monotonic() - self._when >= self.patience:
+                raise _BrokenOff(f"{_name(number)}: run the same command again to go on")
+        elif number != _ALARM and time.monotonic() - self._when >= self.patience:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
@@ -75,8 +85,7 @@ class Signals:
 
     def raise_if_received(self, where: str) -> None:
         if self.received is not None:
-            name = signal.Signals(self.received).name
-            raise Interrupted(f"{name}: stopped {where}; run the same command again to go on")
+            raise Interrupted(f"{_name(self.received)}: stopped {where}; run the same command again to go on")
 
 
 def culprits(
