@@ -105,6 +105,12 @@ class Step:
         return f"{self.kind}-{self.key}"
 
     @property
+    def inputs(self) -> list[Step]:
+        """The steps whose artefacts it opens."""
+        before = self.base if isinstance(self.base, Step) else self.base.tokenizer if self.base else None
+        return [*([before] if before else []), *(arm for arm, _ in self.arms)]
+
+    @property
     def adapter_base(self) -> Source | Step | None:
         """What this step's adapter is added to: the step before, its adapter merged; for one that is continued or
         dropped, what that one's was added to."""

@@ -9,7 +9,7 @@ import pytest
 from effstilts.cli import main
 from effstilts.commands.places import RecipeChoice
 from effstilts.store import Store
-from effstilts.studies.budget import by_information, inputs
+from effstilts.studies.budget import by_information
 
 
 def test_steps_come_by_what_they_tell_each_after_its_inputs(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_steps_come_by_what_they_tell_each_after_its_inputs(tiny_recipe: Path, t
         order = by_information(graph)
     assert sorted(step.name for step in order) == sorted(step.name for step in graph.steps)
     place = {step.name: i for i, step in enumerate(order)}
-    assert all(place[before.name] < place[step.name] for step in order for before in inputs(step))
+    assert all(place[before.name] < place[step.name] for step in order for before in step.inputs)
     cells = sorted(graph.cells, key=lambda cell: place[cell.step.name])
     told = list(dict.fromkeys((cell.seed, cell.arm, cell.section) for cell in cells))
     of_one_seed = [("baseline", "retrieval"), ("baseline", "target"), ("nli", "retrieval"), ("nli", "target")]

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from effstilts.procedure import Cell, Graph
 from effstilts.studies.report import unique
-from effstilts.workbench import Source, Step
+from effstilts.workbench import Step
 
 
 def by_information(graph: Graph) -> list[Step]:
@@ -30,7 +29,7 @@ def by_information(graph: Graph) -> list[Step]:
 
     def add(step: Step) -> None:
         if step.name not in found:
-            for before in inputs(step):
+            for before in step.inputs:
                 add(before)
             found[step.name] = step
 
@@ -39,16 +38,6 @@ def by_information(graph: Graph) -> list[Step]:
     for step in graph.steps:
         add(step)
     return list(found.values())
-
-
-def inputs(step: Step) -> Iterator[Step]:
-    """The steps whose artefacts a step opens."""
-    if isinstance(step.base, Step):
-        yield step.base
-    elif isinstance(step.base, Source) and step.base.tokenizer is not None:
-        yield step.base.tokenizer
-    for arm, _ in step.arms:
-        yield arm
 
 
 class Hours:

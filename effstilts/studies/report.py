@@ -48,6 +48,7 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
     steps = []
     for step in graph.steps:
         line: dict[str, Any] = {"name": step.name, "label": step.label, "kind": step.kind}
+        line["inputs"] = [before.name for before in step.inputs]
         if store.has(step.kind, step.key):
             facts = store.facts(step.kind, step.key)
             if "cost" in facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-from effstilts.studies.costs import cost_table
+from effstilts.studies.costs import cost_table, sharing
 from effstilts.studies.page import page
 from tests.unit.studies.test_report import three_seeds
 
@@ -77,3 +77,22 @@ def test_costs_are_summed_and_divided() -> None:
     assert len(lines) == 4
     assert lines[1].split()[-11:] == ["100", "10s", "750", "75", "25%", "1.0", "GiB", "10", "1,000", "1.0", "KiB"]
     assert lines[3].split() == ["all", "20s", "1,500", "2.0", "KiB"]
+
+
+def test_what_the_same_numbers_would_cost_without_sharing() -> None:
+    def step(name: str, seconds: float, *inputs: str) -> dict[str, Any]:
+        return {"name": name, "inputs": list(inputs), "cost": {"seconds": seconds}}
+
+    def cell(arm: str, step: str) -> dict[str, Any]:
+        return {"arm": arm, "seed": 1, "step": step, "score": 1.0}
+
+    def scored(name: str, end: str) -> dict[str, Any]:
+        return {"name": name, "inputs": [end]}
+
+    steps = [step("mlm", 100), step("nli", 10, "mlm"), step("t0", 1, "mlm"), step("t1", 2, "nli"), step("t2", 4, "nli")]
+    steps += [scored("e0", "t0"), scored("e1", "t1"), scored("e1-de", "t1"), scored("e2", "t2"), scored("r", "nli")]
+    cells = [cell("none", "e0"), *(cell("nli", name) for name in ("e1", "e1-de", "e2", "r"))]
+    assert sharing({"steps": steps, "cells": cells}) == (117, 101 + 112 + 114 + 110)
+    waiting = [{**cell("nli", "e2"), "score": None}]
+    del waiting[0]["score"]
+    assert sharing({"steps": steps, "cells": waiting}) == (0, 0)
