@@ -27,7 +27,7 @@ from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, encoder, quantised
 from effstilts.model.combine import add_combined
 from effstilts.recipe import Training
-from effstilts.retrieval.evaluate import EVALUATORS, passed_over, poolings
+from effstilts.retrieval.evaluate import EVALUATORS, Trial, passed_over, poolings
 from effstilts.tasks.task import SplitName
 from effstilts.workbench import ENCODER_FOLDER, Step, TaskPart, Workbench, save_heads
 
@@ -306,15 +306,15 @@ def retrieve(bench: Workbench, step: Step) -> None:
     def examples(split: SplitName) -> Sequence[Mapping[str, Any]]:
         return bench.retrieval_examples(rows, split)
 
-    tune = "dev" in step.spec
-    sweep = evaluator.evaluate(opened, examples, step.split, settings, part.task.max_length, over, tune)
+    length = part.task.max_length
+    sweep = evaluator.evaluate(Trial(opened, examples, step.split, settings, length, over, tune="dev" in step.spec))
     (outcome,) = sweep.outcomes.values()
 
     def fill(folder: Path) -> None:
         lines = "".join(f"{line}\n" for line in outcome.predictions)
         (folder / f"{step.split}-{part.language}.{outcome.form}").write_text(lines, encoding="utf-8")
 
-    if odd := passed_over(outcome, min(part.task.max_length, opened.max_length)):
+    if odd := passed_over(outcome, min(length, opened.max_length)):
         bench.log.warn(f"{step.label}: {odd}")
     facts = {
         "label": step.label,

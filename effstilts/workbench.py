@@ -152,6 +152,8 @@ class Workbench:
         self.device = default_device()
         self.declared = {name: registry.declare(name, spec) for name, spec in declared.items()}
         self._examples: dict[Any, Sequence[Mapping[str, Any]]] = {}
+        # Of the last pooled task: every language of it is searched in the same candidates.
+        self._candidates: tuple[tuple[str, str], list[Mapping[str, Any]]] = ("", ""), []
         self._opened: tuple[str, Model] | None = None
 
     def task(self, name: str) -> Task:
@@ -184,13 +186,15 @@ class Workbench:
         pool = self.pool(part.task)
         if not pool:
             return self.examples(part, split)
-        queries = [row for row in self.examples(part, split) if row["side"] == "query"]
-        return queries + [
-            {**row, "id": f"{language}:{row['id']}"}
-            for language in pool
-            for row in self.examples(TaskPart(part.task, language), split)
-            if row["side"] == "candidate"
-        ]
+        if self._candidates[0] != (part.task.name, split):
+            candidates: list[Mapping[str, Any]] = [
+                {**row, "id": f"{language}:{row['id']}"}
+                for language in pool
+                for row in self.examples(TaskPart(part.task, language), split)
+                if row["side"] == "candidate"
+            ]
+            self._candidates = (part.task.name, split), candidates
+        return [row for row in self.examples(part, split) if row["side"] == "query"] + self._candidates[1]
 
     def count(self, part: TaskPart, split: SplitName) -> int:
         """Rows of a split. Reads them; synthetic ones are known without."""

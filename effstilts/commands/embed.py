@@ -54,17 +54,18 @@ class Embed:
         import torch
 
         from effstilts.data.text_files import lines_of
+        from effstilts.engine.ranks import launch_of
         from effstilts.log import Log
         from effstilts.model.encoder import fingerprint, load
         from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
-        from effstilts.retrieval.vectors import embed_to
+        from effstilts.retrieval.vectors import Rank, embed_to
 
         self._check()
+        launch = launch_of(os.environ, self.local_rank)
         totals = [_count_lines(path) for path in self.files]
         encoder = load(self.model, self.revision, self.offline)
         if torch.cuda.is_available():
-            local = self.local_rank if self.local_rank >= 0 else int(os.environ.get("LOCAL_RANK", "0"))
-            encoder.to(torch.device("cuda", local))
+            encoder.to(torch.device("cuda", launch.local_rank))
         layers = self.layers or [protocol_layer(encoder.depth)]
         poolings = list(dict.fromkeys(Pooling(n, how, self.special_tokens) for n in layers for how in self.pooling))
         log = Log(quiet=self.quiet)
@@ -79,6 +80,7 @@ class Embed:
                     identity,
                     dtype=self.dtype,
                     shard_rows=self.shard_rows,
+                    rank=Rank(launch.rank, launch.world),
                     log=log,
                     total=total,
                 )

@@ -7,6 +7,7 @@ each neighbour of the result.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +21,7 @@ from effstilts.data.text_files import lines_of
 from effstilts.errors import DataError, StoreError
 from effstilts.log import Log
 from effstilts.model.encoder import Encoder
-from effstilts.retrieval.embed import Pooling, embed
-from effstilts.retrieval.evaluate import over_length
+from effstilts.retrieval.embed import Embedder, Pooling
 from effstilts.retrieval.neighbours import Neighbours, both_directions, search
 from effstilts.store import disk_errors, read_signed, signed, sync_file, write_atomic
 
@@ -150,25 +150,24 @@ def embed_lines(
         disk_errors(path),
         log.progress(len(lines), f"embed {lines.path.name}", done) as progress,
         path.open("r+b" if done else "wb") as file,
+        Embedder(encoder, [pooling], max_length, batch_tokens, "fp32") as embedder,
     ):
         file.truncate(done * width)
         file.seek(done * width)
         for sentences in lines.chunks(CHUNK, done):
-            vectors = embed(encoder, sentences, pooling, max_length, batch_tokens)
+            made = embedder(sentences, None, functools.partial(_line, lines, done))
+            (vectors,) = made.vectors
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+            bad = np.flatnonzero(norms[:, 0] == 0)
             if len(bad):
-                at = int(lines.numbers[done + int(bad[0])])
-                raise DataError(
-                    f"{lines.path}:{at}: its vector has no direction (its length is {norms[bad[0], 0]}); "
-                    "is the model whole?"
-                )
+                name = _line(lines, done, int(bad[0]))
+                raise DataError(f"{name} has a vector of zeros, which has no direction; is the model whole?")
             block = np.ascontiguousarray(vectors / norms, dtype="<f4").tobytes()
             file.write(block)
             digest.update(block)
             file.flush()
             sync_file(path)
-            cut += over_length(encoder, sentences, max_length)
+            cut += made.truncated
             done += len(sentences)
             state = {"identity": wanted, "done": done, "over_length": cut, "vectors": digest.hexdigest()}
             write_atomic(state_path, signed(state))
@@ -185,6 +184,10 @@ def _digest(path: Path, size: int) -> Any:
             digest.update(block)
             size -= len(block)
     return digest
+
+
+def _line(lines: Lines, done: int, row: int) -> str:
+    return f"{lines.path}:{lines.numbers[done + row]}: the line"
 
 
 def both_ways(

@@ -13,7 +13,7 @@ for XLM-R Large their `specific_layer 13` of 24 kept outputs is hidden state 14 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -136,9 +136,14 @@ class Embedder:
         self._packed_encoder = None
         self.encoder.train(self._was_training)
 
-    def __call__(self, sentences: Sequence[str], advance: Any = None, first: int = 0) -> Embedded:
-        """advance: called with the number of sentences done after each batch. first: number of the first sentence,
-        for messages. DataError for a vector that is not finite."""
+    def __call__(
+        self,
+        sentences: Sequence[str],
+        advance: Any = None,
+        name: Callable[[int], str] = "sentence {} (from 0)".format,
+    ) -> Embedded:
+        """advance: called with the number of sentences done after each batch. name: of a sentence, for messages.
+        DataError for a vector that is not finite."""
         rows, truncated = self._tokenize(sentences)
         lengths = np.array([len(row) for row in rows], np.int64)
         vectors = [np.empty((len(rows), self.encoder.hidden_size), np.float32) for _ in self.poolings]
@@ -166,9 +171,7 @@ class Embedder:
             # float64 holds the sum of any finite float32 row, so the sum is finite exactly if the row is.
             bad = ~np.isfinite(values.sum(1, dtype=np.float64))
             if bad.any():
-                raise DataError(
-                    f"sentence {first + int(np.argmax(bad))} (from 0) has a vector that is not finite ({pooling.name})"
-                )
+                raise DataError(f"{name(int(np.argmax(bad)))} has a vector that is not finite ({pooling.name})")
         return Embedded(vectors, lengths, truncated)
 
     def _tokenize(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:

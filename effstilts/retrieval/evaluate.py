@@ -8,26 +8,38 @@ sweep is shown and nothing is chosen.
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from effstilts.errors import ModelError, RecipeError
-from effstilts.kinds.kind import tokenize
 from effstilts.model.encoder import Encoder
 from effstilts.recipe import Retrieval
 from effstilts.retrieval import bucc, candidates
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
-from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
+from effstilts.retrieval.embed import Pooling, protocol_layer
 from effstilts.retrieval.mining import mine, neighbourhoods
-from effstilts.retrieval.spaces import into_space
+from effstilts.retrieval.sides import Sides, sides
 from effstilts.tasks.task import SplitName, Task
 
 Examples = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is evaluated. examples: the rows of a split; over: the poolings; tune: a threshold is set on dev."""
+
+    encoder: Encoder
+    examples: Callable[[SplitName], Examples]
+    split: SplitName
+    settings: Retrieval
+    max_length: int
+    over: Sequence[Pooling]
+    tune: bool = False
+
+    def sides(self, source: list[str], target: list[str], shared: bool = False) -> Iterator[Sides]:
+        """Both sides' vectors, pooling by pooling (see `effstilts.retrieval.sides`)."""
+        return sides(self.encoder, source, target, self.over, self.max_length, self.settings, shared)
 
 
 @dataclass(frozen=True)
@@ -73,36 +85,15 @@ def poolings(
     return [Pooling(layer, how, settings.special_tokens) for how in ways for layer in dict.fromkeys(wanted)]
 
 
-def over_length(encoder: Encoder, sentences: Sequence[str], max_length: int) -> int:
-    """How many sentences are cut: longer than max_length or the model's own limit, in tokens with specials.
-
-    A token stands for a byte or more, but for the mark of a word's start that SentencePiece puts before a text, so
-    that only texts of many bytes are looked at.
-    """
-    limit = min(max_length, encoder.max_length)
-    ids = encoder.token_ids()
-    room = limit - len(ids.prefix) - len(ids.suffix) - 1
-    long = [text for text in sentences if len(text.encode()) > room]
-    return sum(len(row.ids) > limit for row in tokenize(encoder.tokenizer, long, None)) if long else 0
-
-
-def aligned(
-    encoder: Encoder,
-    examples: Callable[[SplitName], Examples],
-    split: SplitName,
-    settings: Retrieval,
-    max_length: int,
-    over: Sequence[Pooling],
-    tune: bool = False,
-) -> Sweep:
+def aligned(trial: Trial) -> Sweep:
     """Tatoeba: accuracy among aligned sentences, English querying. By cosine unless the settings name a margin."""
-    rows = examples(split)
+    settings = trial.settings
+    rows = trial.examples(trial.split)
     foreign, english = ([str(row[side]) for row in rows] for side in ("source", "target"))
-    cut = over_length(encoder, foreign + english, max_length)
     outcomes = {}
-    for pooling, (x, y) in _vectors(encoder, foreign, english, over, max_length, settings):
-        result = tatoeba_accuracy(x, y, settings.margin or "absolute", settings.neighbours)
-        outcomes[pooling] = Outcome(
+    for made in trial.sides(foreign, english):
+        result = tatoeba_accuracy(made.source, made.target, settings.margin or "absolute", settings.neighbours)
+        outcomes[made.pooling] = Outcome(
             {"accuracy": result.accuracy, "accuracy_reverse": result.accuracy_reverse},
             "accuracy",
             [str(index) for index in result.predictions.tolist()],
@@ -110,36 +101,30 @@ def aligned(
                 "direction": "query English, index foreign (XTREME); reverse beside it",
                 "repeated": [len(side) - len(set(side)) for side in (foreign, english)],
                 "blank": _blank(foreign + english),
-                "over_length": cut,
-                **_facts(pooling, settings, "absolute"),
+                "over_length": made.over_length,
+                **_facts(made.pooling, settings, "absolute"),
             },
         )
     return Sweep(outcomes)
 
 
-def mined(
-    encoder: Encoder,
-    examples: Callable[[SplitName], Examples],
-    split: SplitName,
-    settings: Retrieval,
-    max_length: int,
-    over: Sequence[Pooling],
-    tune: bool = False,
-) -> Sweep:
-    """BUCC: F1 of mined pairs. tune: with the threshold of the dev split; else cross-fitted (see `bucc`)."""
-    given = bucc.corpora(examples(split), settings.rows)
-    cut = over_length(encoder, given.source.texts + given.target.texts, max_length)
+def mined(trial: Trial) -> Sweep:
+    """BUCC: F1 of mined pairs, with the threshold of the dev split where the trial tunes; else cross-fitted (see
+    `bucc`)."""
+    settings, split, tune, over = trial.settings, trial.split, trial.tune, trial.over
+    given = bucc.corpora(trial.examples(split), settings.rows)
     found: dict[Pooling, bucc.Scored] = {}
     easy: dict[Pooling, float] = {}
-    for pooling, (x, y) in _sides(encoder, given, over, max_length, settings):
-        found[pooling] = _scored(x, y, given, settings)
-        easy[pooling] = bucc.gold_only_accuracy(given, x, y)
+    cut = 0
+    for made in trial.sides(given.source.texts, given.target.texts):
+        found[made.pooling] = _scored(made, given, settings)
+        easy[made.pooling] = bucc.gold_only_accuracy(given, made.source, made.target)
+        cut = made.over_length
     tuning = found
     if tune:
-        dev = bucc.corpora(examples("dev"), settings.rows)
+        dev = bucc.corpora(trial.examples("dev"), settings.rows)
         tuning = {
-            pooling: _scored(x, y, dev, settings)
-            for pooling, (x, y) in _sides(encoder, dev, over, max_length, settings)
+            made.pooling: _scored(made, dev, settings) for made in trial.sides(dev.source.texts, dev.target.texts)
         }
 
     def outcome(among: Sequence[Pooling]) -> Outcome:
@@ -178,22 +163,13 @@ def mined(
     return Sweep({p: outcome([p]) for p in over}, outcome(list(over)) if len(over) > 1 else None)
 
 
-def searched(
-    encoder: Encoder,
-    examples: Callable[[SplitName], Examples],
-    split: SplitName,
-    settings: Retrieval,
-    max_length: int,
-    over: Sequence[Pooling],
-    tune: bool = False,
-) -> Sweep:
+def searched(trial: Trial) -> Sweep:
     """LAReQA and Mewsli-X: mAP@20 of queries in a set of candidates, by cosine."""
-    given = candidates.candidates(examples(split), settings.rows)
-    cut = over_length(encoder, given.queries + given.candidates, max_length)
+    given = candidates.candidates(trial.examples(trial.split), trial.settings.rows)
     outcomes = {}
-    for pooling, (x, y) in _vectors(encoder, given.queries, given.candidates, over, max_length, settings, shared=True):
-        score, rankings = candidates.ranked(given, x, y)
-        outcomes[pooling] = Outcome(
+    for made in trial.sides(given.queries, given.candidates, shared=True):
+        score, rankings = candidates.ranked(given, made.source, made.target)
+        outcomes[made.pooling] = Outcome(
             {"map_at_20": score},
             "map_at_20",
             [json.dumps(rankings, ensure_ascii=False)],
@@ -201,8 +177,8 @@ def searched(
                 "queries": len(given.queries),
                 "candidates": len(given.candidates),
                 "blank": _blank(given.queries + given.candidates),
-                "over_length": cut,
-                **_facts(pooling, settings, "absolute"),
+                "over_length": made.over_length,
+                **_facts(made.pooling, trial.settings, "absolute"),
             },
             "json",
         )
@@ -214,7 +190,7 @@ class Evaluator:
     """How a kind of task is evaluated, and what it `takes`. tunes_on_dev: a threshold is set on dev where there is one;
     limits_rows: the settings' `rows` is applied by the evaluator itself, which reads the whole split."""
 
-    evaluate: Callable[..., Sweep]
+    evaluate: Callable[[Trial], Sweep]
     takes: str
     tunes_on_dev: bool = False
     limits_rows: bool = False
@@ -235,8 +211,8 @@ def evaluator_of(task: Task, where: str) -> Evaluator:
     return EVALUATORS[task.kind]
 
 
-def _scored(x: NDArray[Any], y: NDArray[Any], given: bucc.Corpora, settings: Retrieval) -> bucc.Scored:
-    near = neighbourhoods(x, y, settings.neighbours)
+def _scored(made: Sides, given: bucc.Corpora, settings: Retrieval) -> bucc.Scored:
+    near = neighbourhoods(made.source, made.target, settings.neighbours)
     return bucc.scored(mine(near, settings.margin or "ratio", settings.mode), given)
 
 
@@ -262,56 +238,3 @@ def _facts(pooling: Pooling, settings: Retrieval, margin: str) -> dict[str, Any]
         "margin": settings.margin or margin,
         "neighbours": settings.neighbours,
     }
-
-
-# What the vectors of several poolings may take at once.
-_VECTOR_BYTES = 1 << 31
-
-
-class _Last:
-    """The vectors of the last candidates: a set of candidates is the same for the queries of every language."""
-
-    def __init__(self) -> None:
-        self._encoder: weakref.ref[Encoder] | None = None
-        self._key: tuple[Any, ...] = ()
-        self._vectors: list[NDArray[np.float32]] = []
-
-    def vectors(self, embedder: Embedder, texts: list[str], key: tuple[Any, ...]) -> list[NDArray[np.float32]]:
-        """The texts' vectors for each pooling of the embedder, from the last call where that was the same."""
-        same = self._encoder is not None and self._encoder() is embedder.encoder
-        if not same or self._key != (key, texts):
-            self._vectors = embedder(texts).vectors
-            self._encoder, self._key = weakref.ref(embedder.encoder), (key, texts)
-        return self._vectors
-
-
-_LAST = _Last()
-_Vectors = Iterator[tuple[Pooling, tuple[NDArray[np.float32], NDArray[np.float32]]]]
-
-
-def _sides(
-    encoder: Encoder, given: bucc.Corpora, over: Sequence[Pooling], max_length: int, settings: Retrieval
-) -> _Vectors:
-    return _vectors(encoder, given.source.texts, given.target.texts, over, max_length, settings)
-
-
-def _vectors(
-    encoder: Encoder,
-    source: list[str],
-    target: list[str],
-    over: Sequence[Pooling],
-    max_length: int,
-    settings: Retrieval,
-    shared: bool = False,
-) -> _Vectors:
-    """Both sides' vectors in the settings' space, pooling by pooling; as many from one pass as memory bears. shared:
-    the next call may have the same targets."""
-    row = 4 * encoder.hidden_size * (len(source) + len(target))
-    together = max(1, _VECTOR_BYTES // max(row, 1))
-    for start in range(0, len(over), together):
-        part = over[start : start + together]
-        with Embedder(encoder, part, max_length, settings.batch_tokens, "fp32") as embedder:
-            ours = embedder(source).vectors
-            theirs = _LAST.vectors(embedder, target, (part, max_length)) if shared else embedder(target).vectors
-        for pooling, x, y in zip(part, ours, theirs, strict=True):
-            yield pooling, into_space(x, y, settings.space)

@@ -48,14 +48,10 @@ Dtype = Literal["float32", "float16"]
 
 @dataclass(frozen=True)
 class Rank:
-    """This process among those that share the work: RANK and WORLD_SIZE, as torchrun and deepspeed set them."""
+    """This process among those that share the work."""
 
     index: int = 0
     world: int = 1
-
-    @classmethod
-    def of_environment(cls) -> Rank:
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def embed_to(
     *,
     dtype: Dtype = "float32",
     shard_rows: int = SHARD_ROWS,
-    rank: Rank | None = None,
+    rank: Rank = Rank(),
     log: Log | None = None,
     total: int = 0,
 ) -> Vectors | None:
@@ -125,7 +121,7 @@ def embed_to(
     left. None: this rank's share is done and other ranks' is not. StoreError if the folder holds vectors of other
     settings, DataError if there is no sentence.
     """
-    rank, log = rank or Rank.of_environment(), log or Log(quiet=True)
+    log = log or Log(quiet=True)
     job = {
         "model": dict(model),
         "poolings": [asdict(pooling) for pooling in embedder.poolings],
@@ -161,7 +157,7 @@ def _make_shard(
         progress.start += len(part)
         progress.advance(len(part))
         return
-    embedded = embedder(part, progress.advance, first)
+    embedded = embedder(part, progress.advance, lambda row: f"sentence {first + row} (from 0)")
     arrays = {}
     for pooling, values in zip(embedder.poolings, embedded.vectors, strict=True):
         with np.errstate(over="ignore"):

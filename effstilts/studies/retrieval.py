@@ -16,7 +16,7 @@ from effstilts.log import Log
 from effstilts.procedure import retrieval_splits
 from effstilts.recipe import Retrieval
 from effstilts.retrieval.embed import Pooling
-from effstilts.retrieval.evaluate import Outcome, evaluator_of, passed_over, poolings
+from effstilts.retrieval.evaluate import Outcome, Trial, evaluator_of, passed_over, poolings
 from effstilts.studies.trained import Named
 from effstilts.tasks.task import Task
 from effstilts.workbench import TaskPart, Workbench
@@ -76,7 +76,7 @@ def _cell(
     part = TaskPart(task, language, rows=0 if evaluator.limits_rows else settings.rows)
     every = over if own in over else [own, *over]
     examples = functools.partial(bench.retrieval_examples, part)
-    sweep = evaluator.evaluate(opened, examples, split, settings, task.max_length, every, tune)
+    sweep = evaluator.evaluate(Trial(opened, examples, split, settings, task.max_length, every, tune))
     shown: Outcome = sweep.chosen if sweep.chosen is not None else sweep.outcomes[own]
     if odd := passed_over(shown, min(task.max_length, opened.max_length)):
         bench.log.warn(f"{task.name} {language}: {odd}")

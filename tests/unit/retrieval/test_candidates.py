@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from effstilts.cli import main
+from effstilts.data import sources
 from effstilts.errors import DataError
 from effstilts.model.encoder import save
-from effstilts.retrieval import evaluate
+from effstilts.retrieval import sides
 from effstilts.retrieval.candidates import candidates, ranked
 from effstilts.store import Store
+from effstilts.tasks.registry import get
 
 
 def row(side: str, name: str, *gold: str, text: str = "t", span: Any = None) -> dict[str, Any]:
@@ -76,28 +78,38 @@ def xquad_r(sentences: list[str]) -> dict[str, Any]:
 def test_lareqa_searches_the_sentences_of_all_languages(
     tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same sentences in two languages: each question has two answers; the candidates are embedded once."""
+    """The same sentences in eleven languages, each question with an answer in each; candidates are embedded once."""
     save(encoder, tmp_path / "model")
     (tmp_path / "lareqa").mkdir()
-    for language in ("en", "de"):
+    languages = get("lareqa").languages
+    for language in languages:
         made = xquad_r(["the cat sleeps here.", "a dog barks there.", "birds sing in trees."])
         (tmp_path / "lareqa" / f"{language}.json").write_text(json.dumps(made), encoding="utf-8")
     (tmp_path / "r.yaml").write_text(f"model: {tmp_path / 'model'}\nretrieval: {{tasks: [lareqa]}}\n", encoding="utf-8")
     embedded: list[int] = []
-    whole = evaluate.Embedder.__call__
+    whole = sides.Embedder.__call__
 
     def counting(self: Any, texts: list[str], *rest: Any) -> Any:
         embedded.append(len(texts))
         return whole(self, texts, *rest)
 
-    monkeypatch.setattr(evaluate.Embedder, "__call__", counting)
+    monkeypatch.setattr(sides.Embedder, "__call__", counting)
+    read: list[str] = []
+    whole_load = sources.load
+
+    def loading(task: Any, split: Any, language: str, *rest: Any) -> Any:
+        read.append(language)
+        return whole_load(task, split, language, *rest)
+
+    monkeypatch.setattr(sources, "load", loading)
     words = ["run", str(tmp_path / "r.yaml"), "--store", str(tmp_path / "s"), "--data", str(tmp_path), "--offline"]
     assert main([*words, "--quiet"]) == 0
     store = Store(tmp_path / "s")
     cells = store.read_run("r")["cells"]
-    assert [(cell["language"], cell["metric"]) for cell in cells] == [("en", "map_at_20"), ("de", "map_at_20")]
-    assert embedded == [3, 6, 3] and cells[0]["score"] == cells[1]["score"] > 100 / 6
+    assert [(cell["language"], cell["metric"]) for cell in cells] == [(name, "map_at_20") for name in languages]
+    assert embedded == [3, 33, *[3] * 10] and len(read) <= 2 * len(languages)
+    assert len({cell["score"] for cell in cells}) == 1 and cells[0]["score"] > 100 / 6
     kind, _, key = cells[1]["step"].partition("-")
-    rankings = json.loads((store.open(kind, key).folder / "test-de.json").read_text(encoding="utf-8"))
-    assert set(rankings) == {"q0", "q1", "q2"} and len(rankings["q0"]) == 6
-    assert {name.split(":")[0] for name in rankings["q0"]} == {"en", "de"}
+    rankings = json.loads((store.open(kind, key).folder / f"test-{languages[1]}.json").read_text(encoding="utf-8"))
+    assert set(rankings) == {"q0", "q1", "q2"} and len(rankings["q0"]) == 20
+    assert {name.split(":")[0] for name in rankings["q0"]} <= set(languages)

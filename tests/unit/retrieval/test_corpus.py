@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from effstilts.cli import main
 from effstilts.errors import DataError
@@ -14,7 +15,7 @@ from effstilts.log import Log
 from effstilts.model.encoder import save
 from effstilts.retrieval import corpus
 from effstilts.retrieval.corpus import both_ways, embed_lines, nearest, read_lines
-from effstilts.retrieval.embed import Pooling, embed
+from effstilts.retrieval.embed import Embedded, Embedder, Pooling, embed
 from effstilts.retrieval.mining import mine, neighbourhoods
 from effstilts.retrieval.neighbours import normalise
 from effstilts.synthetic import bucc
@@ -111,13 +112,15 @@ def test_an_interrupted_run_goes_on_where_it_was(
     (texts / "out.tsv").write_text("old", encoding="utf-8")
     calls: list[int] = []
 
-    def stopping(encoder: Any, sentences: list[str], *rest: Any) -> Any:
+    whole_call = Embedder.__call__
+
+    def stopping(self: Any, sentences: list[str], *rest: Any) -> Any:
         calls.append(len(sentences))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return embed(encoder, sentences, *rest)
+        return whole_call(self, sentences, *rest)
 
-    monkeypatch.setattr(corpus, "embed", stopping)
+    monkeypatch.setattr(Embedder, "__call__", stopping)
     assert main(words(texts, "mine")) == 130
     assert (texts / "out.tsv").read_text(encoding="utf-8") == "old"
     state = json.loads((texts / "out.tsv.work" / "source" / "vectors.json").read_text(encoding="utf-8"))
@@ -170,7 +173,17 @@ def test_what_was_passed_over_is_said(texts: Path, capsys: pytest.CaptureFixture
 def test_a_broken_models_vectors_name_the_line(tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("\none\ntwo\n", encoding="utf-8")
     lines = read_lines(tmp_path / "a.txt", tmp_path / "w")
-    for value in (np.nan, np.inf, 0.0):
-        monkeypatch.setattr(corpus, "embed", lambda *_, v=value: np.array([[1.0, 1.0], [v, v]], np.float32))
-        with pytest.raises(DataError, match=r"a\.txt:3: its vector has no direction"):
-            embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)
+    ids = [set(encoder.tokenizer(text)["input_ids"]) for text in ("one", "two")]
+    (only, *_) = ids[1] - ids[0]
+    table = encoder.backbone.embeddings.word_embeddings.weight
+    with torch.no_grad():
+        whole = table[only].clone()
+        table[only] = float("nan")
+    with pytest.raises(DataError, match=r"a\.txt:3: the line has a vector that is not finite"):
+        embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)
+    with torch.no_grad():
+        table[only] = whole
+    made = Embedded([np.array([[1.0, 1.0], [0, 0]], np.float32)], np.ones(2, np.int64), 0)
+    monkeypatch.setattr(Embedder, "__call__", lambda *_: made)
+    with pytest.raises(DataError, match=r"a\.txt:3: the line has a vector of zeros"):
+        embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)

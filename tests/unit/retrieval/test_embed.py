@@ -147,7 +147,7 @@ def test_bad_requests(encoder: Any) -> None:
         Embedder(encoder, [Pooling(1)], precision="fp32") as embedder,
         pytest.raises(DataError, match="sentence 11 .* not finite"),
     ):
-        embedder([clean, "a"], first=10)
+        embedder([clean, "a"], None, lambda row: f"sentence {10 + row} here")
 
 
 def test_auto_precision_follows_the_measured_gain(monkeypatch: Any) -> None:

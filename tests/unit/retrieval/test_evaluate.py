@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,9 @@ from effstilts.cli import main
 from effstilts.errors import DataError, ModelError
 from effstilts.model.encoder import save
 from effstilts.recipe import Retrieval
-from effstilts.retrieval import evaluate
+from effstilts.retrieval import sides
 from effstilts.retrieval.embed import Pooling
-from effstilts.retrieval.evaluate import aligned, mined, over_length, passed_over, poolings
+from effstilts.retrieval.evaluate import Trial, aligned, mined, passed_over, poolings
 from effstilts.store import Store
 from effstilts.synthetic import bucc
 
@@ -112,9 +113,14 @@ def test_a_layer_outside_the_model_is_told_with_the_convention(encoder: Any) -> 
 
 def test_sentences_over_the_length_are_counted(encoder: Any) -> None:
     texts = ["a", "word " * 200, "", "x" * 30]
-    lengths = [len(encoder.tokenizer(text)["input_ids"]) for text in texts]
+    lengths = np.array([len(encoder.tokenizer(text)["input_ids"]) for text in texts])
     for limit in (2, 3, 20, 128, 1000):
-        assert over_length(encoder, texts, limit) == sum(n > min(limit, encoder.max_length) for n in lengths)
+        over = lengths > min(limit, encoder.max_length)
+        trial = Trial(encoder, lambda _: [], "test", Retrieval(), limit, [Pooling(0), Pooling(1)])
+        assert [made.over_length for made in trial.sides(texts, texts[1:2])] == [over.sum() + over[1]] * 2
+        for _ in range(2):
+            (made,) = replace(trial, over=[Pooling(1)]).sides(["a"], texts, shared=True)
+            assert made.over_length == over.sum() + over[0]
 
 
 def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
@@ -139,39 +145,39 @@ def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
             split, side = texts[0].split()[:2]
             places = [int(text.split()[2]) for text in texts]
             aligned = [side == "s" or (pooling.layer == 2) == (split == "dev") for pooling in self.over]
-            return SimpleNamespace(vectors=[(same if here else other)[places] for here in aligned])
+            return SimpleNamespace(vectors=[(same if here else other)[places] for here in aligned], truncated=0)
 
-    monkeypatch.setattr(evaluate, "Embedder", Planted)
+    monkeypatch.setattr(sides, "Embedder", Planted)
 
     def examples(split: str) -> list[dict[str, Any]]:
-        sides = {"source": "s", "target": "t"}
+        marks = {"source": "s", "target": "t"}
         return [
             {"id": f"{mark}{i}", "text": f"{split} {mark} {i}", "side": side, "gold": [f"t{i}"] if mark == "s" else []}
-            for side, mark in sides.items()
+            for side, mark in marks.items()
             for i in range(count)
         ]
 
     layers = [Pooling(1), Pooling(2)]
-    sweep = mined(encoder, examples, "test", Retrieval(), 64, layers, True)  # type: ignore[arg-type]
+    sweep = mined(Trial(encoder, examples, "test", Retrieval(), 64, layers, tune=True))  # type: ignore[arg-type]
     assert sweep.outcomes[Pooling(1)].score > 95 > sweep.outcomes[Pooling(2)].score
     assert sweep.chosen is not None and sweep.chosen.facts["chosen"] == [[2, "mean"]]
     assert sweep.chosen.score == sweep.outcomes[Pooling(2)].score
-    crossed = mined(encoder, examples, "dev", Retrieval(), 64, layers)  # type: ignore[arg-type]
+    crossed = mined(Trial(encoder, examples, "dev", Retrieval(), 64, layers))  # type: ignore[arg-type]
     assert crossed.chosen is not None and crossed.chosen.metric == "f1_cross_fitted"
     assert crossed.chosen.facts["chosen"] == [[2, "mean"]] * 5 and crossed.chosen.score > 95
 
 
 def test_aligned_sentences_choose_nothing(encoder: Any) -> None:
     rows = [{"source": text, "target": text} for _, text in bucc("qaa", sentences=9, pairs=3)["source"]]
-    sweep = aligned(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(0), Pooling(1)])
+    sweep = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(0), Pooling(1)]))
     assert sweep.chosen is None and all(o.score == 100.0 for o in sweep.outcomes.values())
-    csls = aligned(encoder, lambda _: rows, "test", Retrieval(margin="csls"), 64, [Pooling(1)])
+    csls = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(margin="csls"), 64, [Pooling(1)]))
     assert csls.outcomes[Pooling(1)].facts["margin"] == "csls"
 
 
 def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     rows = [{"source": s, "target": t} for s, t in (("a b", "x"), ("", "x"), ("word " * 99, "y"), ("c", " "))]
-    (outcome,) = aligned(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)]).outcomes.values()
+    (outcome,) = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()
     assert outcome.facts["repeated"] == [0, 1]
     said = passed_over(outcome, 64)
     assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
@@ -184,7 +190,7 @@ def test_too_few_rows_have_no_gold(encoder: Any) -> None:
             for i, t in made["source"]]  # fmt: skip
     rows += [{"id": i, "text": t, "side": "target", "gold": []} for i, t in made["target"]]
     with pytest.raises(DataError, match="take more rows"):
-        mined(encoder, lambda _: rows, "test", Retrieval(rows=1), 64, [Pooling(1)])
+        mined(Trial(encoder, lambda _: rows, "test", Retrieval(rows=1), 64, [Pooling(1)]))
 
 
 def test_the_retrieve_command_sweeps_mining_and_chooses_elsewhere(
