@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effstilts.errors import DataError
-from effstilts.retrieval.exact import Floats, Indices, best, pair_scores, tensor
+from effstilts.retrieval.exact import Floats, Found, Indices, best, pair_scores, tensor
 
 PANEL_ROWS, TILE_ROWS = 2048, 1024
 _PREPARE_ROWS = 512
@@ -38,15 +37,6 @@ _RAISES = {step << power for power in range(40) for step in (1, 3)}
 # Below this share of the vectors' length a common direction is not worth the columns it takes.
 _COMMON = 0.1
 _EXTRA = 32
-
-
-@dataclass(frozen=True)
-class Found:
-    """scores, indices [n, count], and the rows that could not be certified, whose values are meaningless."""
-
-    scores: Floats
-    indices: Indices
-    failed: Indices
 
 
 class _Side:
@@ -198,8 +188,8 @@ def _scan(
 ) -> tuple[Found, Found | None]:
     panel, width, slots = PANEL_ROWS, TILE_ROWS, _slots(count)
     left, right = _sides(source, target)
-    forward = _empty(len(source), count)
-    backward = _empty(len(target), count)
+    forward = Found.empty(len(source), count)
+    backward = Found.empty(len(target), count)
     forward_bound, backward_bound = _bounds(left, right), _bounds(right, left)
     columns = [
         _Best(start, backward_bound[start : start + width], count, slots) for start in range(0, len(target), width)
@@ -289,7 +279,3 @@ def _bounds(one: _Side, other: _Side) -> Tensor:
 def _tiles(side: _Side, width: int) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(side.vectors), width):
         yield start, side.rounded(start, min(start + width, len(side.vectors)))
-
-
-def _empty(rows: int, count: int) -> Found:
-    return Found(np.empty((rows, count), np.float32), np.empty((rows, count), np.int64), np.empty(0, np.int64))

@@ -7,6 +7,7 @@ nor library, and duplicates have one order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,22 @@ Indices = NDArray[np.int64]
 # A handful of pairs stays in the second-level cache through the gather, the conversion and the product.
 _PAIRS = 64
 _BLOCK = 8192
+
+
+@dataclass
+class Found:
+    """scores, indices [n, count], and the rows that could not be certified, whose values are meaningless."""
+
+    scores: Floats
+    indices: Indices
+    failed: Indices
+
+    @classmethod
+    def empty(cls, rows: int, count: int) -> Found:
+        return cls(np.empty((rows, count), np.float32), np.empty((rows, count), np.int64), np.empty(0, np.int64))
+
+    def add_failed(self, rows: Indices) -> None:
+        self.failed = np.concatenate([self.failed, rows])
 
 
 def block(vectors: NDArray[Any], start: int, stop: int) -> Floats:

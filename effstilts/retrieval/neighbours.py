@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 from effstilts.errors import DataError, MissingDependencyError
 from effstilts.log import Log
 from effstilts.model.memory import halving, is_shortage, release
-from effstilts.retrieval.certified import Found, scan
-from effstilts.retrieval.exact import Floats, Indices, best, block, exhaustive, pair_scores
+from effstilts.retrieval import certified, integers
+from effstilts.retrieval.exact import Floats, Found, Indices, best, block, exhaustive, pair_scores
 
-Method = Literal["auto", "faiss", "bf16"]
+Method = Literal["auto", "faiss", "bf16", "int8"]
 
 QUERY_ROWS, DATABASE_ROWS = 8192, 1 << 16
 # Candidates beyond `count` that a float32 search returns, so that its own rounding can be certified.
 _SPARE = 8
 # Below this many products a search is over before the certified scan has prepared its sides.
 _WORTH_SCANNING = 1 << 19
+# Where int8 products are so much faster than those in bf16 or float32, searches of so many products are made of them.
+_INT8_FASTER, _WORTH_INTEGERS = 1.5, 1 << 26
+# The bound of int8 products tells fewer scores of short vectors apart.
+_INT8_DIMENSIONS = 256
 
 
 class Neighbours(NamedTuple):
@@ -57,15 +61,13 @@ def search(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The `count` rows of the database with the largest inner product: scores and indices [queries, count].
 
-    Exact. method: faiss in float32; or bf16, products in bf16 with a certified bound (`effstilts.retrieval.certified`);
-    auto: bf16 where it is faster. DataError for count outside 1 .. database rows, or numbers that are not finite.
+    Exact. method: faiss in float32; or products in bf16 or int8 with a certified bound (`effstilts.retrieval.certified`
+    and `integers`); auto: what is fastest here. int8 goes over to float32 for vectors of very unlike lengths.
+    DataError for count outside 1 .. database rows, or numbers that are not finite.
     """
     _check(queries, database, count)
-    if _resolve(method, queries, database, count) == "bf16":
-        one = _scanned(queries, database, count, both=False)
-        if one is not None:
-            return _completed(one[0], queries, database, count)
-    return _float32(queries, database, count)
+    found, _ = _scan(method, queries, database, count, both=False)
+    return _float32(queries, database, count) if found is None else _completed(found, queries, database, count)
 
 
 def both_directions(
@@ -81,35 +83,46 @@ def both_directions(
     if count > min(len(source), len(target)):
         forward = _float32(source, target, min(count, len(target)))
         return forward, _float32(target, source, min(count, len(source)))
-    if _resolve(method, source, target, count) == "bf16":
-        found = _scanned(source, target, count, both=True)
-        if found is not None:
-            ahead, back = found
-            assert back is not None
-            return _completed(ahead, source, target, count), _completed(back, target, source, count)
-    return _float32(source, target, count), _float32(target, source, count)
+    ahead, back = _scan(method, source, target, count)
+    if ahead is None or back is None:
+        return _float32(source, target, count), _float32(target, source, count)
+    return _completed(ahead, source, target, count), _completed(back, target, source, count)
 
 
-def _scanned(source: NDArray[Any], target: NDArray[Any], count: int, both: bool) -> tuple[Found, Found | None] | None:
-    """The certified scan; None where memory does not suffice for it: the float32 search finds the same in less."""
-    try:
-        return scan(source, target, count, both, _device())
-    except (RuntimeError, MemoryError) as error:
-        if not is_shortage(error):
-            raise
-    release()
-    Log().warn("search: out of memory for the scan in bf16, going on in float32")
-    return None
+def _scan(
+    method: Method, queries: NDArray[Any], database: NDArray[Any], count: int, both: bool = True
+) -> tuple[Found | None, Found | None]:
+    """By the quickest of the ways that the method allows, the vectors suit and memory bears; None: float32 is left,
+    which finds the same in less memory."""
+    for way in _ways(method, queries, database, count):
+        try:
+            if way == "bf16":
+                return certified.scan(queries, database, count, both, _device())
+            found = integers.scan(queries, database, count, both)
+            if found is not None:
+                return found
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+            release()
+            Log().warn(f"search: out of memory for the scan in {way}, going on without it")
+    return None, None
 
 
-def _resolve(method: Method, queries: NDArray[Any], database: NDArray[Any], count: int) -> Method:
+def _ways(method: Method, queries: NDArray[Any], database: NDArray[Any], count: int) -> list[Method]:
     if method != "auto":
-        return method
-    from effstilts.model.packed import resolve_precision
+        return [method] if method != "faiss" else []
+    from effstilts.model.packed import bf16_gain, resolve_precision
 
+    products = len(queries) * len(database)
+    if products < _WORTH_SCANNING or count > 64:
+        return []
+    ways: list[Method] = []
     fast = resolve_precision("auto", torch.device(_device())) == "bf16"
-    worth = len(queries) * len(database) >= _WORTH_SCANNING and count <= 64
-    return "bf16" if fast and worth else "faiss"
+    suits = products >= _WORTH_INTEGERS and queries.shape[1] >= _INT8_DIMENSIONS and count <= 16
+    if suits and _device() == "cpu" and integers.int8_gain() > _INT8_FASTER * (bf16_gain() if fast else 1):
+        ways.append("int8")
+    return [*ways, "bf16"] if fast else ways
 
 
 def _device() -> str:

@@ -19,7 +19,7 @@ from effstilts.engine import predict
 from effstilts.errors import TrainingError
 from effstilts.log import Log
 from effstilts.model.memory import is_shortage
-from effstilts.retrieval import neighbours
+from effstilts.retrieval import certified, integers, neighbours
 from effstilts.retrieval.embed import Embedder, Pooling
 from tests.faults.shortage import FORMS, SITES, shortage
 from tests.unit.engine.test_loop import Bench, same
@@ -181,11 +181,12 @@ def test_embedding(encoder: Any, monkeypatch: pytest.MonkeyPatch, padded: bool, 
     figures.update(shortages=tried)
 
 
+@pytest.mark.parametrize("method", ["bf16", "int8"])
 @pytest.mark.parametrize("form", FORMS)
-def test_search(monkeypatch: pytest.MonkeyPatch, form: str, capsys: Any, figures: Figures) -> None:
+def test_search(monkeypatch: pytest.MonkeyPatch, form: str, method: Any, capsys: Any, figures: Figures) -> None:
     draw = np.random.default_rng(3)
     queries, database = (draw.standard_normal((n, 16)).astype(np.float32) for n in (300, 400))
-    whole = [neighbours.search(queries, database, 4), *neighbours.both_directions(queries, database, 4, "bf16")]
+    whole = [neighbours.search(queries, database, 4), *neighbours.both_directions(queries, database, 4, method)]
     faiss = neighbours.faiss_module()
     knn, tries = faiss.knn, []
 
@@ -199,11 +200,12 @@ def test_search(monkeypatch: pytest.MonkeyPatch, form: str, capsys: Any, figures
         raise FORMS[form]
 
     monkeypatch.setattr(faiss, "knn", short)
-    monkeypatch.setattr(neighbours, "scan", scan)
-    cut = [neighbours.search(queries, database, 4), *neighbours.both_directions(queries, database, 4, "bf16")]
+    monkeypatch.setattr(certified, "scan", scan)
+    monkeypatch.setattr(integers, "scan", scan)
+    cut = [neighbours.search(queries, database, 4), *neighbours.both_directions(queries, database, 4, method)]
     for (scores, indices), (other, places) in zip(whole, cut, strict=True):
         assert np.array_equal(scores, other) and np.array_equal(indices, places)
-    assert "going on in float32" in capsys.readouterr().err
+    assert f"out of memory for the scan in {method}" in capsys.readouterr().err
     figures.update(shortages=sum(n > 50 for n in tries))
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import effstilts.retrieval.certified as certified
+import effstilts.retrieval.integers as integers
 import effstilts.retrieval.neighbours as neighbours
 from effstilts.errors import DataError
 from effstilts.retrieval.approximate import Index, IndexSpec, recall
+from effstilts.retrieval.codes import encode
 from effstilts.retrieval.neighbours import both_directions, normalise, search
 
 
@@ -34,6 +37,8 @@ def small_tiles(monkeypatch: Any) -> None:
     """Many panels and tiles, cut edges on both sides, from a few hundred vectors."""
     monkeypatch.setattr(certified, "PANEL_ROWS", 128)
     monkeypatch.setattr(certified, "TILE_ROWS", 64)
+    monkeypatch.setattr(integers, "PANEL_ROWS", 128)
+    monkeypatch.setattr(integers, "TILE_ROWS", 64)
     monkeypatch.setattr(neighbours, "QUERY_ROWS", 50)
     monkeypatch.setattr(neighbours, "DATABASE_ROWS", 70)
 
@@ -70,7 +75,7 @@ KINDS = ["plain", "one way", "pairs", "duplicates", "integers", "near ties", "le
 def test_every_method_is_the_oracle(kind: str, n: int, m: int, dim: int, count: int, seed: int) -> None:
     x, y = draw(kind, n, m, dim, np.random.default_rng(seed))
     wanted = oracle(x, y, count), oracle(y, x, count)
-    for method in ("faiss", "bf16"):
+    for method in ("faiss", "bf16", "int8"):
         for found, exact in zip(both_directions(x, y, count, method), wanted, strict=True):
             same(found, exact)
         same(search(x, y, count, method), wanted[0])
@@ -95,8 +100,6 @@ def test_at_full_tile_size() -> None:
 @given(st.integers(1, 64), st.integers(0, 999), st.floats(-3, 3), st.booleans())
 def test_the_bound_holds(dim: int, seed: int, offset: float, both_ways: bool) -> None:
     """No product of the rounded sides is further from the true one than stated, before and after rounding to bf16."""
-    import torch
-
     generator = np.random.default_rng(seed)
     x, y = ((generator.normal(size=(60, dim)) + offset).astype(np.float32) for _ in range(2))
     left, right = certified._sides(x, y if both_ways else x)
@@ -118,6 +121,69 @@ def test_too_many_candidates_fail_and_are_searched_otherwise() -> None:
         assert (found.indices == [0, 1]).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=15)
+@given(st.integers(1, 80), st.integers(0, 999))
+def test_integer_products_bound_the_true_ones(kind: str, dim: int, seed: int) -> None:
+    x, y = draw(kind, 90, 70, dim, np.random.default_rng(seed))
+    made = encode(x, y)
+    if made is None:
+        assert kind in ("lengths", "zeros") or dim < 8
+        return
+    products = torch._int_mm(made.left(20, 90), made.right.T).numpy()
+    truth = x[20:].astype(np.float64) @ y.astype(np.float64).T
+    bound = products * made.unit + made.offset
+    assert (truth <= bound).all()
+    assert (made.left_length >= np.linalg.norm(x, axis=1)).all()
+    assert (made.right_length >= np.linalg.norm(y, axis=1)).all()
+    if kind in ("plain", "one way") and dim >= 32:
+        spread = np.linalg.norm(x - x.mean(0), axis=1).max() * np.linalg.norm(y - y.mean(0), axis=1).max()
+        assert np.median(bound - truth) < 0.05 * spread, "a bound that is loose excludes nothing"
+
+
+def test_int8_at_full_tile_size(monkeypatch: Any) -> None:
+    """Several panels and tiles of 256 dimensions, both directions; the rows that fail are those with too many ties."""
+    generator = np.random.default_rng(0)
+    y = generator.normal(size=(3000, 256)).astype(np.float32)
+    x = y[generator.integers(0, 1500, 4500)] + generator.normal(size=(4500, 256)).astype(np.float32)
+    x, y = normalise(x + 0.2), normalise(y + 0.2)
+    y[1000:2100] = y[1000]
+    x[0] = y[1000]
+    found = integers.scan(x, y, 4)
+    assert found is not None and found[1] is not None and 0 in found[0].failed and len(found[0].failed) < 100
+    monkeypatch.setattr(certified, "scan", None)
+    exact = neighbours._float32(x, y, 4), neighbours._float32(y, x, 4)
+    for one, other in zip(both_directions(x, y, 4, "int8"), exact, strict=True):
+        same(one, other)
+    assert exact[0].indices[0].tolist() == [1000, 1001, 1002, 1003]
+
+
+def test_int8_gives_up_where_it_tells_too_little_apart() -> None:
+    """Three clusters whose vectors differ by less than a code's step."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(3, 64))[generator.integers(0, 3, 3000)] + 1e-4 * generator.normal(size=(3000, 64))
+    x = normalise(x.astype(np.float32))
+    assert integers.scan(x, x, 4) is None
+    part = np.arange(0, 3000, 50)
+    found = both_directions(x, x, 4, "int8")[1]
+    same((found.scores[part], found.indices[part]), oracle(x[part], x, 4))
+
+
+def test_int8_is_taken_where_its_products_are_right_and_faster(monkeypatch: Any) -> None:
+    x = np.zeros((9000, 256), np.float32)
+    monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda: 2.0)
+    for gain, taken in ((5.0, ["int8", "bf16"]), (2.5, ["bf16"])):
+        monkeypatch.setattr(integers, "int8_gain", lambda gain=gain: gain)
+        assert neighbours._ways("auto", x, x, 4) == taken
+    assert neighbours._ways("auto", x, x, 40) == neighbours._ways("auto", x[:, :64], x[:, :64], 4) == ["bf16"]
+    monkeypatch.undo()
+    integers.int8_gain.cache_clear()
+    right = torch._int_mm
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: right(a, b).clamp(max=2**22))
+    assert integers.int8_gain() == 0, "sums that overflow are found out"
+    integers.int8_gain.cache_clear()
+
+
 def test_memory_maps_and_float16(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     for dtype in (np.float32, np.float16):
@@ -125,14 +191,14 @@ def test_memory_maps_and_float16(tmp_path: Path) -> None:
         for name, values in (("x", x), ("y", y)):
             np.save(tmp_path / name, values)
         mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"]
-        for method in ("faiss", "bf16"):
+        for method in ("faiss", "bf16", "int8"):
             same(search(*mapped, 3, method), oracle(x, y, 3))
 
 
 def test_auto_takes_bf16_only_where_it_pays(monkeypatch: Any) -> None:
     ran: list[str] = []
     original = certified.scan
-    monkeypatch.setattr(neighbours, "scan", lambda *a, **k: (ran.append("bf16"), original(*a, **k))[1])
+    monkeypatch.setattr(certified, "scan", lambda *a, **k: (ran.append("bf16"), original(*a, **k))[1])
     x = np.random.default_rng(2).normal(size=(1100, 8)).astype(np.float32)
     for gain in (1.0, 5.0):
         monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda gain=gain: gain)
@@ -146,7 +212,7 @@ def test_bad_vectors_and_counts() -> None:
     good = np.random.default_rng(3).normal(size=(70, 4)).astype(np.float32)
     broken = good.copy()
     broken[37, 2] = np.nan
-    for method in ("faiss", "bf16"):
+    for method in ("faiss", "bf16", "int8"):
         for pair in ((good, broken), (broken, good)):
             with pytest.raises(DataError, match=r"vector 37 \(from 0\) has numbers that are not finite"):
                 search(*pair, 2, method)

@@ -1,0 +1,238 @@
+"""Exact nearest neighbours through int8 products, in both directions from one pass over the pairs.
+
+The integer product of two vectors' codes bounds their true product from above (`effstilts.retrieval.codes`). A query
+keeps every pair whose bound reaches its level; the level follows from the scores, in float32, of the `count` pairs with
+the largest bounds so far, and rises as more of the database is seen. In the end the pairs that are left are scored in
+float32, and what float32 cannot tell from the `count` best exactly (`effstilts.retrieval.exact`). So the result is that
+of an exact search.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from effstilts.retrieval.codes import Codes, encode
+from effstilts.retrieval.exact import Floats, Found, best, pair_scores
+
+PANEL_ROWS, TILE_ROWS = 2048, 1024
+# Entries of the first tile whose maximum is taken together to find where a level can start.
+_GROUP = 8
+_LOWEST, _HIGHEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+# Beyond this share of pairs that are kept, the integer products save nothing over those in bf16.
+_TOO_MANY = 0.03
+# Pairs a neighbour asked for that may be held: beyond, they take as much memory as the vectors do.
+_MOST_HELD = 32
+
+_Ints = NDArray[np.int32]
+
+
+class _Pairs(NamedTuple):
+    """Queries (rows of a block), database rows, integer products, and float32 scores, NaN until one is needed."""
+
+    who: _Ints
+    places: _Ints
+    values: _Ints
+    scores: Floats
+
+    def at(self, which: Any) -> _Pairs:
+        return _Pairs(*(part[which] for part in self))
+
+
+class _Best:
+    """The pairs that may be among the best of a block of queries.
+
+    level [queries]: pairs whose integer product is below are not among the best; cut [queries]: nor are those whose
+    float32 score is. slack: twice the error of such a score. Pairs are kept as (query, database row, product, score),
+    the score NaN until it is needed.
+    """
+
+    def __init__(
+        self,
+        first: int,
+        queries: NDArray[Any],
+        database: NDArray[Any],
+        lengths: Floats,
+        longest: float,
+        count: int,
+        codes: Codes,
+    ) -> None:
+        self.first, self.count, self.codes, self.database = first, count, codes, database
+        self.queries = queries[first : first + len(lengths)]
+        self.slack = (2 * (queries.shape[1] + 4) * 2.0**-24 * longest * lengths + 1e-30).astype(np.float32)
+        self.cut = np.full(len(lengths), -np.inf, np.float32)
+        self.level = np.full(len(lengths), _LOWEST, np.int32)
+        self.failed = np.zeros(len(lengths), bool)
+        self.limit = max(1024, 64 * count)
+        self._pending: list[_Pairs] = []
+        nothing = np.empty(0, np.int32)
+        self._kept = _Pairs(nothing, nothing, nothing, np.empty(0, np.float32))
+        self._visits = 0
+        self.offered = 0
+
+    @property
+    def held(self) -> int:
+        """Pairs in memory, of 16 bytes each."""
+        return len(self._kept.who) + sum(len(part.who) for part in self._pending)
+
+    def offer(self, products: _Ints, by_row: bool, start: int) -> None:
+        """products: a tile, [queries, rows] of the database from `start` on, or transposed where not by_row."""
+        if not self._visits:
+            self._seed(products, by_row, start)
+        found = self._reaching(products, by_row, start)
+        self._pending.append(found)
+        self.offered += len(found.who)
+        self._visits += 1
+        # Between two prunings the part of the database that was seen doubles at most.
+        if self._visits & (self._visits - 1) == 0:
+            self.prune()
+
+    def _reaching(self, products: _Ints, by_row: bool, start: int) -> _Pairs:
+        flat = np.flatnonzero(products >= (self.level[:, None] if by_row else self.level))
+        row, column = np.divmod(flat.astype(np.int32), np.int32(products.shape[1]))
+        values = products.reshape(-1)[flat]
+        who, places = (row, column) if by_row else (column, row)
+        return _Pairs(who, places + np.int32(start), values, np.full(len(who), np.nan, np.float32))
+
+    def _seed(self, products: _Ints, by_row: bool, start: int) -> None:
+        """Levels from the first tile: at least `count` groups' maxima, hence pairs, reach those set first."""
+        tile = torch.from_numpy(products)
+        axis = int(by_row)
+        groups = products.shape[axis] // _GROUP
+        if groups >= 4 * self.count:
+            tile = tile.narrow(axis, 0, groups * _GROUP)
+            shape = (len(tile), _GROUP, groups) if by_row else (_GROUP, groups, tile.shape[1])
+            tile = tile.view(shape).amax(axis)
+        maxima = tile.numpy() if by_row else np.ascontiguousarray(tile.numpy().T)
+        if maxima.shape[1] < self.count:
+            return
+        self.level = np.partition(maxima, -self.count, axis=1)[:, -self.count].copy()
+        self._pending.append(self._reaching(products, by_row, start))
+        self.level[:] = _LOWEST
+        self.prune()
+        # The pairs come again with those of the whole tile.
+        self._kept = self._kept.at(slice(0))
+
+    def prune(self) -> None:
+        """Raises the levels and drops what they exclude. A query with too much left has failed."""
+        pairs = _Pairs(*(np.concatenate(parts) for parts in zip(self._kept, *self._pending, strict=True)))
+        self._pending = []
+        pairs = pairs.at(np.argsort((pairs.who.astype(np.int64) << 32) + (np.int64(_HIGHEST) - pairs.values)))
+        who, places, values, scores = pairs
+        starts = np.searchsorted(who, np.arange(len(self.level) + 1))
+        enough = np.flatnonzero(np.diff(starts) >= self.count)
+        top = starts[enough, None] + np.arange(self.count)
+        new = np.sort(top[np.isnan(scores[top])])
+        scores[new] = _scores(self.queries, self.database, who[new], places[new])
+        self.cut[enough] = np.maximum(self.cut[enough], scores[top].min(1) - self.slack[enough])
+        level = np.floor((self.cut[enough].astype(np.float64) - self.codes.offset) / self.codes.unit)
+        self.level[enough] = np.maximum(self.level[enough], np.clip(level, _LOWEST, _HIGHEST).astype(np.int32))
+        keep = values >= self.level[who]
+        crowded = np.bincount(who[keep], minlength=len(self.level)) > self.limit
+        if crowded.any():
+            self.failed |= crowded
+            self.level[crowded] = _HIGHEST
+            keep &= ~crowded[who]
+        self._kept = pairs.at(keep)
+
+    def finish(self, into: Found) -> None:
+        """Scores what is left and writes the best of each query."""
+        if self._pending:
+            self.prune()
+        who, places, scores = self._kept.who, self._kept.places, self._kept.scores
+        new = np.flatnonzero(np.isnan(scores))
+        scores[new] = _scores(self.queries, self.database, who[new], places[new])
+        keep = scores >= self.cut[who]
+        alive = np.flatnonzero(~self.failed)
+        rank = np.cumsum(~self.failed) - 1
+        rows, found = who[keep].astype(np.int64), places[keep].astype(np.int64)
+        exact = pair_scores(self.queries, self.database, rows, found)
+        part = best(rank[rows], found, exact, len(alive), self.count)
+        into.scores[alive + self.first], into.indices[alive + self.first] = part
+        into.add_failed(np.flatnonzero(self.failed) + self.first)
+
+
+def scan(
+    source: NDArray[Any], target: NDArray[Any], count: int, both: bool = True
+) -> tuple[Found, Found | None] | None:
+    """The `count` nearest targets of each source, and of each target the nearest sources if `both`; None where the
+    codes tell too little of these vectors apart.
+
+    source [n, D], target [m, D], count at most n and m: arrays or memory maps; float16 is taken as float32. DataError
+    for numbers that are not finite.
+    """
+    codes = encode(source, target)
+    if codes is None:
+        return None
+    panel, width = PANEL_ROWS, TILE_ROWS
+    forward, backward = Found.empty(len(source), count), Found.empty(len(target), count)
+    longest = float(codes.left_length.max()), float(codes.right_length.max())
+    columns = [
+        _Best(start, target, source, codes.right_length[start : start + width], longest[0], count, codes)
+        for start in range(0, len(target) if both else 0, width)
+    ]
+    whole = torch.empty(panel, width, dtype=torch.int32)
+    looked = offered = 0
+    for top in range(0, len(source), panel):
+        a_RK = codes.left(top, min(top + panel, len(source)))
+        rows = _Best(top, source, target, codes.left_length[top : top + panel], longest[1], count, codes)
+        for start in range(0, len(target), width):
+            b_CK = codes.right[start : start + width]
+            tile = whole if (len(a_RK), len(b_CK)) == (panel, width) else whole.new_empty(len(a_RK), len(b_CK))
+            torch._int_mm(a_RK, b_CK.T, out=tile)
+            products = tile.numpy()
+            rows.offer(products, True, start)
+            if both:
+                columns[start // width].offer(products, False, top)
+        rows.finish(forward)
+        looked += len(a_RK) * len(target) * (1 + both)
+        offered += rows.offered
+        held = sum(column.held for column in columns)
+        if offered + sum(column.offered for column in columns) > _TOO_MANY * looked + 64 * count * (
+            panel + width
+        ) or held > _MOST_HELD * count * len(target):
+            return None
+    for column in columns:
+        column.finish(backward)
+    return forward, backward if both else None
+
+
+def _scores(queries: NDArray[Any], database: NDArray[Any], who: NDArray[Any], places: NDArray[Any]) -> Floats:
+    """Products of the pairs (queries[who], database[places]) in float32 or better, who ascending: [pairs]."""
+    if not all(side.dtype == np.float32 and side.flags.c_contiguous for side in (queries, database)):
+        return pair_scores(queries, database, who.astype(np.int64), places.astype(np.int64))
+    starts = np.searchsorted(who, np.arange(len(queries) + 1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        x, y = torch.from_numpy(queries), torch.from_numpy(database)
+        where, zeros, size = torch.from_numpy(places.astype(np.int64)), torch.zeros(len(who)), (len(x), len(y))
+        pairs = torch.sparse_csr_tensor(torch.from_numpy(starts), where, zeros, size, check_invariants=False)
+    scores: Floats = torch.sparse.sampled_addmm(pairs, x, y.T, beta=0.0).values().numpy()
+    return scores
+
+
+@functools.cache
+def int8_gain() -> float:
+    """Seconds of a product [512, 768] x [768, 512] in float32 over those in int8, on this CPU: about 10 ms to find.
+    0 where such products are wrong: without VNNI instructions, sums of two can overflow 16 bits."""
+    largest = torch.full((64, 768), 127, dtype=torch.int8)
+    for sign in (1, -1):
+        if not (torch._int_mm(largest, (sign * largest).T) == sign * 768 * 127**2).all():
+            return 0.0
+    whole, small = torch.full((512, 768), 0.01), torch.ones(512, 768, dtype=torch.int8)
+    seconds = []
+    for run in (lambda: whole @ whole.T, lambda: torch._int_mm(small, small.T)):
+        times = []
+        for _ in range(4):
+            began = time.perf_counter()
+            run()  # type: ignore[no-untyped-call]
+            times.append(time.perf_counter() - began)
+        seconds.append(min(times))
+    return seconds[0] / seconds[1]
