@@ -220,8 +220,8 @@ def _scores(queries: NDArray[Any], database: NDArray[Any], who: NDArray[Any], pl
 
 @functools.cache
 def int8_gain() -> float:
-    """Processor seconds of a product [512, 768] x [768, 512] in float32 over those in int8: about 10 ms to find. 0 where
-    such products are wrong: without VNNI instructions, sums of two can overflow 16 bits."""
+    """Processor seconds of a product [512, 768] x [768, 512] in float32 over those in int8: about 10 ms to find. 0
+    where such products are wrong: without VNNI instructions, sums of two can overflow 16 bits."""
     largest = torch.full((64, 768), 127, dtype=torch.int8)
     for sign in (1, -1):
         if not (torch._int_mm(largest, (sign * largest).T) == sign * 768 * 127**2).all():
