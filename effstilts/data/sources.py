@@ -19,6 +19,7 @@ from effstilts.data.hub import ENVIRONMENT
 from effstilts.data.readers import READERS, Row
 from effstilts.data.roles import examples, rows_hash
 from effstilts.data.sides import joined
+from effstilts.data.text_files import check_regular
 from effstilts.errors import DataError, RecipeError
 from effstilts.store import content_key, file_hash
 from effstilts.tasks.task import SplitName, Task
@@ -170,7 +171,7 @@ def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:
             found[language] = "dev"
     if not found:
         trained_on = task.files is not None and layouts.is_trained_on(task.files)
-        shown = task.languages[1] if trained_on else task.languages[0]
+        shown = task.languages[1 if trained_on and len(task.languages) > 1 else 0]
         for split in (task.evaluate_on, wanted):
             _choose(task, split, shown, where)
     return found
@@ -228,7 +229,9 @@ def _choose(task: Task, split: SplitName, language: str, where: DataConfig) -> s
             missing = [p for p in layouts.paths(files, own, language, where.root) if not p.is_file()]
             if not missing:
                 return "files"
-            reasons.append(f"the file {missing[0]} does not exist (the data folder is that of {ENVIRONMENT} or --data)")
+            reasons.append(
+                f"{missing[0]} does not exist or is no file (the data folder is that of {ENVIRONMENT} or --data)"
+            )
     # One source for all languages of a task: a folder that has some of them is not patched up from the hub.
     if task.hub and (
         where.source == "hub" or (where.source == "auto" and not layouts.in_folder(task, own, where.root))
@@ -260,6 +263,7 @@ _HASHES: dict[tuple[str, int, int], str] = {}
 
 
 def _hash_once(path: Path) -> str:
+    check_regular(path)
     stat = path.stat()
     key = (str(path), stat.st_size, stat.st_mtime_ns)
     if key not in _HASHES:

@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import re
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,18 @@ FREE_GROWTH, MAX_GROWTH = 16 << 20, 200
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+def check_regular(path: Path) -> None:
+    """DataError for what is not there and for what may never end: devices and pipes."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path} is no plain file")
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot open {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def open_bytes(path: Path) -> IO[bytes] | io.BufferedIOBase:
     """A file, read through gzip or bzip2 by its ending. DataError if it cannot be opened."""
+    check_regular(path)
     try:
         if path.suffix == ".gz":
             import gzip

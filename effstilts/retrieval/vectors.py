@@ -85,7 +85,11 @@ class Vectors:
         if name not in self.names:
             raise DataError(f"{self.folder} holds no array {name!r}, only {', '.join(self.names)}")
         self._verify(name)
-        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        try:
+            with np.errstate(over="ignore"):
+                array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise StoreError(f"{self.folder / name}.npy is damaged: it holds no array of numbers ({error})") from error
         return array
 
     def verify(self) -> None:
