@@ -270,9 +270,12 @@ class Store:
         return self._verified[folder]
 
     def put(self, kind: str, key: str, fill: Any, facts: Mapping[str, Any]) -> Artefact:
-        """Writes the artefact through `fill(folder)`, then drops the step's work folder."""
+        """Writes the artefact through `fill(folder)`, then drops the step's work folder. Call it under the lock: what a
+        killed process left half written is cleared away."""
         folder = self.artefact_folder(kind, key)
         self._verified.pop(folder, None)
+        for left in (self.root / "tmp").glob(f"{folder.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
         write_folder(folder, self.root / "tmp", fill, facts)
         shutil.rmtree(self.work_folder(kind, key), ignore_errors=True)
         return self.open(kind, key)
@@ -299,8 +302,8 @@ class Store:
             damaged.folder.replace(place)
 
     @contextmanager
-    def lock(self, kind: str, key: str) -> Iterator[None]:
-        """Holds the step for this process; StoreError names the holder if another process has it."""
+    def lock(self, kind: str, key: str, wait: bool = False) -> Iterator[None]:
+        """Holds the step for this process. If another process has it: StoreError names that one, or this one waits."""
         import fcntl
 
         path = self.root / "locks" / f"{kind}-{key}.lock"
@@ -309,7 +312,7 @@ class Store:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError as error:
                 holder = os.pread(handle, 64, 0).decode(errors="replace").strip() or "unknown"
                 raise StoreError(

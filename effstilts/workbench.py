@@ -221,22 +221,28 @@ class Workbench:
         if not self.ranks.leads:
             self.await_artefact("rows", key, float("inf"))
         elif not self._holds("rows", key):
-            examples = self.examples(part, split)
-            columns = kind.encode(examples, part.task, opened.tokenizer, length)
-            lost = lost_answers(examples, columns)
-            if lost:
-                self.log.warn(
-                    f"{part.name}, {split}: {lost} of {len(examples)} answers fit no window of {length} tokens"
-                )
-
-            def fill(folder: Path) -> None:
-                write_rows(folder / FILE, columns)
-
-            facts = {"task": part.task.name, "language": part.language, "split": split, "lost_answers": lost}
-            tokens = sum(len(row) for row in columns["input_ids"])
-            self.store.put("rows", key, fill, facts | {"rows": len(columns["input_ids"]), "tokens": tokens})
-            self.log.event("encoded", **facts, rows=len(columns["input_ids"]), tokens=tokens)
+            # Another run on this store may be encoding them.
+            with self.store.lock("rows", key, wait=True):
+                if not self.store.has("rows", key):
+                    self._encode(part, split, opened, length, key)
         return read_rows(self.store.open("rows", key).folder / FILE)
+
+    def _encode(self, part: TaskPart, split: SplitName, opened: Encoder, length: int, key: str) -> None:
+        """Puts the rows of a split into the store."""
+        kind = kind_of(part.task.kind)
+        examples = self.examples(part, split)
+        columns = kind.encode(examples, part.task, opened.tokenizer, length)
+        lost = lost_answers(examples, columns)
+        if lost:
+            self.log.warn(f"{part.name}, {split}: {lost} of {len(examples)} answers fit no window of {length} tokens")
+
+        def fill(folder: Path) -> None:
+            write_rows(folder / FILE, columns)
+
+        facts = {"task": part.task.name, "language": part.language, "split": split, "lost_answers": lost}
+        tokens = sum(len(row) for row in columns["input_ids"])
+        self.store.put("rows", key, fill, facts | {"rows": len(columns["input_ids"]), "tokens": tokens})
+        self.log.event("encoded", **facts, rows=len(columns["input_ids"]), tokens=tokens)
 
     def digests(self, part: TaskPart, split: SplitName) -> overlap.Digests:
         """Hashes of a split's texts, from the cache or made now."""
@@ -252,11 +258,14 @@ class Workbench:
         key = content_key(spec)
         if not self._holds("digests", key):
             made = overlap.digests(self.examples(part, split))
+            facts = {"task": part.task.name, "language": part.language, "split": split}
 
             def fill(folder: Path) -> None:
                 np.savez(folder / "digests.npz", allow_pickle=False, **made)
 
-            self.store.put("digests", key, fill, {"task": part.task.name, "language": part.language, "split": split})
+            with self.store.lock("digests", key, wait=True):
+                if not self.store.has("digests", key):
+                    self.store.put("digests", key, fill, facts)
         with np.load(self.store.open("digests", key).folder / "digests.npz", allow_pickle=False) as saved:
             return {name: saved[name] for name in saved.files}
 

@@ -82,6 +82,8 @@ class Checkpoints:
                 progress["best_score"] = None
             (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
 
+        # What a killed process left half written; the step's lock keeps others away.
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         final = self.folder / f"checkpoint-{snapshot.progress.step:08d}"
         write_folder(final, self.folder / "tmp", fill, {"step": snapshot.progress.step})
         for old in self._found()[:-KEPT]:

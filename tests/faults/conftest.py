@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 FULL = os.environ.get("EFFSTILTS_FAULTS") == "full"
+# Of the full form's faults; the figures name it where it is not all.
+SHARE = float(os.environ.get("EFFSTILTS_FAULTS_SHARE", "1"))
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
 _rows: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
@@ -20,7 +22,7 @@ _rows: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 @pytest.fixture
 def amount() -> Callable[[int, int], int]:
     """How many faults to inject: `amount(fast, full)`."""
-    return lambda fast, full: full if FULL else fast
+    return lambda fast, full: max(fast, round(SHARE * full)) if FULL else fast
 
 
 @pytest.fixture
@@ -37,6 +39,7 @@ def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             "test": request.node.nodeid,
             "outcome": report.outcome if report else "unknown",
             "seconds": round(time.perf_counter() - began, 1),
+            **({"share_of_full": SHARE} if SHARE != 1 else {}),
             **counted,
         }
     )

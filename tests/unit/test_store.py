@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,29 @@ def test_a_second_process_is_refused_by_name_and_a_dead_one_holds_nothing(tmp_pa
     process.join()
     with Store(tmp_path).lock("mlm", "k"):
         pass
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "tmp" / "mlm-k.1.tmp"
+    other = tmp_path / "tmp" / "mlm-other.1.tmp"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("half")
+    Store(tmp_path).put("mlm", "k", fill, {})
+    assert not left.exists() and other.exists(), "another step's may be under way"
+
+
+def test_a_lock_can_be_waited_for(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), ready, done))
+    process.start()
+    assert ready.wait(30)
+    threading.Timer(0.2, done.set).start()
+    began = time.monotonic()
+    with Store(tmp_path).lock("mlm", "k", wait=True):
+        assert time.monotonic() - began > 0.1
+    process.join()
 
 
 def test_keys_do_not_depend_on_the_order_of_keys() -> None:
