@@ -21,6 +21,7 @@ from effstilts.commands.retrieval import Mine, Retrieve, Search
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.commands.xtreme import Xtreme
 from effstilts.errors import EffstiltsError
+from effstilts.store import disk_error
 
 COMMANDS: dict[str, type[Command]] = {
     "run": Run,
@@ -55,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        known = disk_error(error)
+        if known is None:
+            raise
+        _say(f"effstilts: {known}")
+        return known.exit_code
 
 
 def _say(line: str, error: EffstiltsError | None = None) -> None:

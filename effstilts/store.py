@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effstilts.errors import StoreError
+from effstilts.errors import EffstiltsError, StoreError
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 24
@@ -79,28 +79,39 @@ def write_atomic(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EIO: "the disk reports an input/output error",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+}
+
+
+def disk_error(error: BaseException, path: Path | None = None) -> StoreError | None:
+    """The one line for an exception that says that a disk is full or fails; None for any other."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        # safetensors, tokenizers and Arrow report it through exceptions of their own.
+        said = str(error)
+        number = next((n for n in _DISK if os.strerror(n) in said or f"(os error {n})" in said), None)
+    if number not in _DISK:
+        return None
+    place = path or getattr(error, "filename", None) or "a file"
+    advice = "free some space and run the same command again; finished steps and checkpoints are kept"
+    return StoreError(f"cannot write {place}: {_DISK[number]}; {advice}")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns a full or failing disk into one StoreError that names the path."""
     try:
         yield
-    except OSError as error:
-        what = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EIO: "the disk reports an input/output error",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission denied",
-        }.get(error.errno or 0)
-        if what is None:
-            raise
-        advice = "free some space and run the same command again; finished steps and checkpoints are kept"
-        raise StoreError(f"cannot write {path}: {what}; {advice}") from error
     except Exception as error:
-        # safetensors and Arrow report a full disk through exceptions of their own.
-        if "No space left on device" in str(error):
-            raise StoreError(f"cannot write {path}: the disk is full; free some space and run again") from error
-        raise
+        known = None if isinstance(error, EffstiltsError) else disk_error(error, path)
+        if known is None:
+            raise
+        raise known from error
 
 
 def write_folder(final: Path, aside_root: Path, fill: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +120,6 @@ def write_folder(final: Path, aside_root: Path, fill: Any, facts: Mapping[str, A
     `fill(folder)` writes the files; then the manifest with their hashes and `facts`; then everything is synced and
     renamed to `final`. The manifest's existence means that every file before it is on the disk.
     """
-    aside_root.mkdir(parents=True, exist_ok=True)
     aside = aside_root / f"{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     with disk_errors(final):
@@ -319,8 +329,9 @@ class Store:
                     f"another process (pid {holder}) is making {kind}-{key} in {self.root}; "
                     "wait for it to end, or give this run another --store"
                 ) from error
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            with disk_errors(path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(handle)

@@ -8,6 +8,7 @@ imports the libraries once and forks a child for each run, so that hundreds of r
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -99,15 +100,15 @@ def _run(fault: dict[str, Any], words: Sequence[str]) -> int:
     if "point" in fault and fault.get("rank", rank) == rank:
         Points(fault["point"], fault["count"]).install()
     if "library_call" in fault:
-        import ctypes
-
-        ctypes.CDLL(None).fault_arm(fault["library_call"], fault["errno"], fault["root"].encode())
+        ctypes.CDLL(None).fault_arm(ctypes.c_long(fault["library_call"]), fault["errno"], fault["root"].encode())
     if "site" in fault and fault.get("rank", rank) == rank:
         from tests.faults.shortage import shortage
 
         with shortage(fault["site"], fault["capacity"]):
             return main(words)
     code = main(words)
+    if "library_call" in fault:
+        _seen["library_call"] = int(ctypes.CDLL(None).fault_count())
     if "counts" in fault and rank == 0:
         Path(fault["counts"]).write_text(json.dumps(_seen), encoding="utf-8")
     return code
