@@ -56,6 +56,9 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Of several ranks one may get its signal after all have agreed to stop: an echo too, while the run ends.
+        if self.received is not None and self.patience:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -81,7 +84,8 @@ class Signals:
     def agree(self, ranks: Ranks) -> None:
         """A signal that reached any rank counts on all, from the same step on."""
         (most,) = ranks.highest([self.received or 0])
-        self.received = self.received or most or None
+        if most and self.received is None:
+            self.received, self._when = most, time.monotonic()
 
     def raise_if_received(self, where: str) -> None:
         if self.received is not None:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effstilts.engine.launchers import followed
 from effstilts.engine.watch import Watch
 from effstilts.errors import EffstiltsError, RecipeError, TrainingError
 
@@ -171,6 +172,11 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def joined(local_rank: int = -1) -> Iterator[Ranks]:
     """This process's place in the launch. A failure inside is told to the other processes before it leaves here."""
     launch = launch_of(os.environ, local_rank)
+    with followed():
+        yield from _joined(launch)
+
+
+def _joined(launch: Launch) -> Iterator[Ranks]:
     if torch.cuda.is_available():
         if launch.local_rank >= torch.cuda.device_count():
             raise RecipeError(

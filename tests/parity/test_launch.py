@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from effstilts.cli import main
 from effstilts.store import Store
 
 pytestmark = pytest.mark.slow
+has_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+finds_ranks = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
 
 SMALL = [
     "training.dropout=0", "intermediate={nli: {tasks: [synthetic/mnli], training: {steps: 4}}}",
@@ -80,13 +83,17 @@ def test_torchrun_fills_the_store_that_one_process_fills(alone: Path, tiny_recip
     assert_like_alone(alone, tmp_path / "two", output)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
-def test_the_deepspeed_launcher_with_zero3(alone: Path, tiny_recipe: Path, tmp_path: Path) -> None:
-    launcher = Path(sys.executable).with_name("deepspeed")
-    command = [str(launcher), "--num_gpus", "2", "--master_port", str(free_port()), "--module", "effstilts"]
+def start_deepspeed(*command: str) -> subprocess.Popen[str]:
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
     # The launcher gives its own interpreter's folder to its children by PATH.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    process = start([*command, *words(tiny_recipe, tmp_path / "two", "engine.config=zero3")], PATH=path)
+    port = str(free_port())
+    return start([launcher, "--num_gpus", "2", "--master_port", port, "--module", "effstilts", *command], PATH=path)
+
+
+@has_deepspeed
+def test_the_deepspeed_launcher_with_zero3(alone: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    process = start_deepspeed(*words(tiny_recipe, tmp_path / "two", "engine.config=zero3"))
     output, error = process.communicate(timeout=200)
     assert process.returncode == 0, error[-3000:]
     assert_like_alone(alone, tmp_path / "two", output)
@@ -109,9 +116,15 @@ def test_a_mistake_is_said_once(tiny_recipe: Path, tmp_path: Path) -> None:
     assert len(lines_of(error)) == 1 and "batch_size must be 1 or more" in lines_of(error)[0], error
 
 
-def long_run(recipe: Path, store: Path) -> subprocess.Popen[str]:
+def by_torchrun(*command: str) -> subprocess.Popen[str]:
+    return start(torchrun("-m", "effstilts", *command))
+
+
+def long_run(
+    recipe: Path, store: Path, *sets: str, launch: Callable[..., subprocess.Popen[str]] = by_torchrun
+) -> subprocess.Popen[str]:
     """A launch that is in the middle of phase 1, after its first checkpoint."""
-    process = start(torchrun("-m", "effstilts", *words(recipe, store, "mlm.training.steps=100000")))
+    process = launch(*words(recipe, store, "mlm.training.steps=100000", *sets))
     deadline = time.monotonic() + 90
     while not list((store / "work").glob("mlm-*/checkpoint-*")):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
@@ -123,7 +136,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
+@finds_ranks
 def test_one_rank_dying_ends_all(tiny_recipe: Path, tmp_path: Path) -> None:
     process = long_run(tiny_recipe, tmp_path / "store")
     ranks = children(process.pid)
@@ -135,10 +148,15 @@ def test_one_rank_dying_ends_all(tiny_recipe: Path, tmp_path: Path) -> None:
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
-def test_sigterm_to_the_launcher_stops_all_after_the_same_step(tiny_recipe: Path, tmp_path: Path) -> None:
-    process = long_run(tiny_recipe, tmp_path / "store")
+@finds_ranks
+@pytest.mark.parametrize("launch", [by_torchrun, pytest.param(start_deepspeed, marks=has_deepspeed)])
+def test_sigterm_to_the_launcher_stops_all_after_the_same_step(
+    launch: Callable[..., subprocess.Popen[str]], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """Also where the launcher does not pass it on, as `deepspeed` on one machine: it dies at once and alone."""
+    process = long_run(tiny_recipe, tmp_path / "store", launch=launch)
     process.send_signal(signal.SIGTERM)
+    # The pipe ends with the last process that holds it.
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     (line,) = lines_of(error)
