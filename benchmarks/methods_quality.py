@@ -47,7 +47,11 @@ SETTINGS = {
         "mnli",
         1,
         "tatoeba",
-        ("targets=[{task: udpos, rows: 2000, training: {learning_rate: 2e-4}}]",),
+        (
+            "intermediate.mnli.tasks=[{task: mnli-dev-pairs, rows: 1500}]",
+            "targets=[{task: udpos, rows: 2000, training: {learning_rate: 2e-4}}]",
+            "retrieval.languages=[de, es, fr]",
+        ),
     ),
 }
 

@@ -22,6 +22,7 @@ from effstilts.engine.guard import collapse
 from effstilts.engine.loop import TrainTask, train
 from effstilts.engine.plain import Model, to_tensors
 from effstilts.engine.predict import predict
+from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, encoder, quantised
@@ -245,11 +246,18 @@ def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapp
 
 
 def _score(
-    bench: Workbench, part: TaskPart, split: SplitName, model: Model, head: str, rows: Rows, training: Training
+    bench: Workbench,
+    part: TaskPart,
+    split: SplitName,
+    model: Model,
+    head: str,
+    rows: Rows,
+    training: Training,
+    ranks: Ranks = ALONE,
 ) -> tuple[dict[str, float], list[Any]]:
-    """Metrics and predictions of a head on a split."""
+    """Metrics and predictions of a head on a split. Of several ranks, which share the rows, the first has them."""
     kind = kind_of(part.task.kind)
-    examples = bench.examples(part, split)
+    examples = bench.examples(part, split) if ranks.leads else []
     predictions = predict(
         kind,
         part.task,
@@ -261,20 +269,26 @@ def _score(
         training.micro_tokens,
         training.mask_share,
         bench.log,
+        ranks,
     )
+    if not ranks.leads:
+        return {}, []
     return kind.score(part.task, predictions, examples, part.language), predictions
 
 
 def evaluate_target(bench: Workbench, step: Step) -> None:
-    """Scores a trained target model in one language; keeps the metrics and every prediction."""
+    """Scores a trained target model in one language, the rows shared by the ranks; keeps the metrics and every
+    prediction."""
     (part,) = step.parts
     trained = step.base
     assert isinstance(trained, Step)
     model = bench.open_model(trained)
     rows = bench.rows(part, step.split, model.encoder)
-    examples = bench.examples(part, step.split)
     head = trained.parts[0].head
-    metrics, predictions = _score(bench, part, step.split, model, head, rows, step.training)
+    metrics, predictions = _score(bench, part, step.split, model, head, rows, step.training, bench.ranks)
+    if not bench.ranks.leads:
+        return
+    examples = bench.examples(part, step.split)
 
     def fill(folder: Path) -> None:
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:

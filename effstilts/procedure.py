@@ -114,7 +114,7 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
 
 def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Callable[[], bool] = lambda: True) -> None:
     """Makes every step that the store does not hold, and anew what is found damaged. Of several ranks the first decides
-    what that is; all of them train, and it does the rest alone.
+    what that is; all of them train and evaluate, and it does the rest alone.
 
     order: the graph's steps, each after its inputs; none: as they stand. proceed: asked before each step; False ends.
     """
@@ -154,7 +154,7 @@ def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[],
                 continue
             bench.log.say(f"[{number}/{len(missing)}] {step.label}")
             bench.log.event("begin", step=step.name, label=step.label)
-            if ranks.leads or step.trains:
+            if ranks.leads or step.shared:
                 step.make(bench, step)
             ranks.tell(lambda: True)
             bench.await_artefact(step.kind, step.key)
@@ -302,6 +302,7 @@ def _target(
             base=trained,
             training=target.training,
             make=evaluate_target,
+            shared=True,
         )
         graph.cells.append(Cell("target", arm, seed, task.name, language, split, graph.add(step)))
 
@@ -417,6 +418,7 @@ def _training_step(
         per_seed=True,
         make=train_phase,
         trains=True,
+        shared=True,
     )
 
 

@@ -80,7 +80,7 @@ class Source:
 class Step:
     """One node of the graph: what it depends on, and the function that makes its artefact.
 
-    trains: every rank takes part in `make`; else rank 0 alone.
+    shared: every rank takes part in `make`; else rank 0 alone.
     """
 
     kind: str
@@ -98,6 +98,7 @@ class Step:
     seed: int = 0
     per_seed: bool = False
     trains: bool = False
+    shared: bool = False
     arms: tuple[tuple[Step, float], ...] = ()
 
     @property

@@ -1,4 +1,8 @@
-"""Predictions of a trained model over encoded rows, longest first under a token budget."""
+"""Predictions of a trained model over encoded rows, longest first under a token budget, shared by the ranks.
+
+Every rank plans the same micro-batches and runs each `world`-th of them, so an output does not depend on how many ranks
+there are: it is computed beside the same rows, with the same padding.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from effstilts.data.batches import cut
 from effstilts.data.cache import Rows
 from effstilts.data.order import mix
 from effstilts.engine.plain import Model, autocast, launch_tokens, to_tensors
+from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.kinds.kind import Example, Kind
 from effstilts.log import Log
 from effstilts.model.memory import halving
@@ -30,17 +35,21 @@ def row_outputs(
     micro_tokens: int,
     mask_share: float,
     log: Log = Log(),  # noqa: B008 - without state
+    ranks: Ranks = ALONE,
 ) -> list[Any]:
-    """The kind's outputs for every row, in row order. A masked LM's masks are fixed by the row's index. Where memory
-    runs out, the rows that are left are cut finer; TrainingError where one row is too much."""
+    """The kind's outputs for every row, in row order; of several ranks, which all call it, the first has them and the
+    others nothing. A masked LM's masks are fixed by the row's index. Where memory runs out, the rows that are left are
+    cut finer; TrainingError where one row is too much."""
     ids = model.encoder.token_ids()
     device = model.encoder.device
     keys = mix(np.arange(len(rows), dtype=np.uint64))
-    outputs: list[Any] = [None] * len(rows)
     widths = kind.widths(rows)
+    parts = cut(widths, micro_tokens * INFERENCE_BUDGET_FACTOR, launch_tokens(device))
+    hands = [[index for part in parts[rank :: ranks.world] for index in part] for rank in range(ranks.world)]
+    outputs: list[Any] = [None] * len(rows)
 
     def work(tokens: int) -> None:
-        left = np.array([index for index, output in enumerate(outputs) if output is None], np.int64)
+        left = np.array([index for index in hands[ranks.rank] if outputs[index] is None], np.int64)
         for part in cut(widths[left], tokens, launch_tokens(device)):
             chosen = left[part].tolist()
             batch = to_tensors(kind.collate(rows, chosen, keys[chosen], ids, mask_share), device)
@@ -55,6 +64,12 @@ def row_outputs(
             halving(work, tokens, int(widths.min(initial=tokens)), "evaluation", "tokens", log)
     finally:
         model.train(was_training)
+    gathered = ranks.gather([outputs[index] for index in hands[ranks.rank]])
+    if not ranks.leads:
+        return []
+    for hand, found in zip(hands, gathered, strict=True):
+        for index, output in zip(hand, found, strict=True):
+            outputs[index] = output
     return outputs
 
 
@@ -69,7 +84,9 @@ def predict(
     micro_tokens: int,
     mask_share: float = 0.15,
     log: Log = Log(),  # noqa: B008 - without state
+    ranks: Ranks = ALONE,
 ) -> list[Any]:
-    """One prediction for each example."""
-    outputs = row_outputs(kind, model, head, rows, precision, micro_tokens, mask_share, log)
-    return kind.decode(task, examples, rows, outputs)
+    """One prediction for each example. Of several ranks, which all call it, the first has them and the others nothing,
+    nor need they examples."""
+    outputs = row_outputs(kind, model, head, rows, precision, micro_tokens, mask_share, log, ranks)
+    return kind.decode(task, examples, rows, outputs) if ranks.leads else []

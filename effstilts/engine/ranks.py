@@ -7,6 +7,7 @@ timeout. One process alone is the same object with nothing to wait for.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effstilts.engine.launchers import followed
@@ -59,6 +62,7 @@ class Ranks:
         self.watch = Watch(store.clone(), launch.rank, launch.world) if store is not None else None
         self._store = store
         self._told = 0
+        self._gathered = 0
 
     @property
     def leads(self) -> bool:
@@ -138,6 +142,32 @@ class Ranks:
         found: list[int] = tops.tolist()
         return found
 
+    def gather(self, arrays: Sequence[NDArray[Any]]) -> list[list[NDArray[Any]]]:
+        """Rank 0 gets every rank's arrays, by rank; the others nothing. A rank's arrays have one type and number of
+        dimensions. However long a rank takes until it calls, the others wait, as long as all live."""
+        if self.world == 1:
+            return [list(arrays)]
+        import torch.distributed as dist
+
+        name = f"gathered/{self._gathered}"
+        self._gathered += 1
+        self._store.set(f"{name}/{self.rank}", "")
+        everyone = [f"{name}/{rank}" for rank in range(self.world)]
+        self.wait(lambda: bool(self._store.check(everyone)))
+        if not self.leads:
+            packed = torch.from_numpy(_pack(arrays))
+            dist.send(torch.tensor([packed.numel()]), 0)
+            dist.send(packed, 0)
+            return []
+        found = [list(arrays)]
+        for rank in range(1, self.world):
+            size = torch.zeros(1, dtype=torch.int64)
+            dist.recv(size, rank)
+            packed = torch.empty(int(size), dtype=torch.uint8)
+            dist.recv(packed, rank)
+            found.append(_unpack(packed.numpy()))
+        return found
+
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Sums the gradients over the ranks, in flat buckets. Every rank must have gradients of the same parameters."""
         if self.world == 1:
@@ -152,6 +182,25 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def _pack(arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """Arrays as bytes, without pickle: their shapes, and their numbers one after the other."""
+    shapes = np.array([array.shape for array in arrays], np.int64).reshape(len(arrays), arrays[0].ndim if arrays else 0)
+    flat = np.concatenate([array.reshape(-1) for array in arrays]) if arrays else np.zeros(0)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, shapes=shapes, flat=flat)
+    packed: NDArray[np.uint8] = np.frombuffer(buffer.getbuffer(), np.uint8).copy()
+    return packed
+
+
+def _unpack(packed: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    with np.load(io.BytesIO(packed.tobytes()), allow_pickle=False) as saved:
+        shapes, flat = saved["shapes"], saved["flat"]
+    ends = np.cumsum(shapes.prod(1))[:-1]
+    return (
+        [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)] if len(shapes) else []
+    )
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
