@@ -144,6 +144,8 @@ def run_quality(results: Results, options: argparse.Namespace) -> None:
     """Seeds outermost: whoever stops early has every method with as many seeds."""
     if options.data is not None:
         os.environ["EFFSTILTS_DATA"] = str(options.data)
+    for name in options.recipes:
+        results.at("settings")[name] = asdict(quality.SETTINGS[name])
     for seed in range(1, options.seeds + 1):
         for name in options.recipes:
             setting = quality.SETTINGS[name]

@@ -41,7 +41,16 @@ class Setting:
 
 
 SETTINGS = {
-    "quickstart": Setting("quickstart", "nli", 4, "synthetic/tatoeba"),
+    "quickstart": Setting(
+        "quickstart",
+        "nli",
+        2,
+        "synthetic/tatoeba",
+        (
+            "targets=[{task: synthetic/xnli, training: {steps: 400, learning_rate: 3e-4}}, "
+            "{task: synthetic/udpos, training: {steps: 150}}]",
+        ),
+    ),
     "real-small": Setting(
         "real-small",
         "mnli",

@@ -62,6 +62,39 @@ def methods_table(tree: Tree) -> str:
     return markdown(heads, rows)
 
 
+def memory_caption(tree: Tree) -> str:
+    """What the figures of memory and speed are of."""
+    node = next(iter(tree["memory"].values()))
+    case, on = node["case"], node["machine"]
+    clock = "a second of one thread's CPU time" if node["clock"].startswith("CPU") else "a second"
+    return (
+        f"Sizes: encoders of random weights in XLM-R's shapes, one step of {case['rows']} x {case['width']} tokens, "
+        f"weights and moments in fp32, products in bf16 unless said otherwise, the peak (`{node['measured']}`) beyond "
+        f"what the libraries take. Trained parameters without the head; carried on: bytes that a phase hands to the "
+        f"next; tokens: {clock}, the median, lowest to highest. {on['device']}, threads: {on['threads']}, "
+        f"torch {on['torch']}."
+    )
+
+
+def quality_caption(tree: Tree, recipe: str) -> str:
+    """What the figures of quality are of, and how they fall short of the recipe."""
+    setting = tree["settings"][recipe]
+    seeds = max((len(node["runs"]) for node in tree["quality"][recipe].values()), default=0)
+    return (
+        f"`{recipe}`: intermediate task and targets by the method, arm `{setting['arm']}`, seeds: {seeds}; "
+        f"English, zero-shot: means over the targets, zero-shot over the languages not trained on; retrieval: "
+        f"accuracy on {setting['retrieval']}. Beside the recipe as shipped: "
+        + ", ".join(f"`{override}`" for override in setting["overrides"])
+        + "."
+    )
+
+
+def captions(tree: Tree) -> list[str]:
+    return ([memory_caption(tree)] if tree.get("memory") else []) + [
+        quality_caption(tree, recipe) for recipe in tree.get("quality", {})
+    ]
+
+
 def _costs(node: Tree) -> list[str]:
     found = speeds(node)
     return [
@@ -120,14 +153,14 @@ def quality_table(tree: Tree, recipe: str) -> str:
 
 def whole(tree: Tree) -> str:
     """The text file beside the JSON."""
-    parts = ["# Methods", methods_table(tree), precisions_table(tree), savers_table(tree)]
+    parts = ["# Methods", methods_table(tree), *captions(tree), precisions_table(tree), savers_table(tree)]
     for recipe in tree.get("quality", {}):
         parts += [f"## {recipe}: mean over the languages that were not trained on", quality_table(tree, recipe)]
     return "\n\n".join(parts) + "\n"
 
 
 def readme_block(tree: Tree) -> str:
-    return f"{BEGIN}\n{methods_table(tree)}\n\n{savers_table(tree)}\n{END}"
+    return "\n\n".join([BEGIN, methods_table(tree), *captions(tree), savers_table(tree), END])
 
 
 def into_readme(readme: str, tree: Tree) -> str:
