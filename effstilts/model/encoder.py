@@ -401,7 +401,10 @@ def write_model(
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in state.items()
     }
-    save_file(found, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(found, str(weights), metadata={"format": "pt"})
+    # safetensors writes for the owner alone.
+    weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:

@@ -229,9 +229,9 @@ def test_what_mine_and_search_keep(encoder: Any, tmp_path: Path, amount: Amount,
         log = Log(quiet=True)
         return np.array(corpus.embed_lines(encoder, lines, folder, Pooling(1), {"text": 1}, 64, 512, log).rows)
 
-    original, count = corpus.embed, 0
+    original, count = corpus.Embedder.__call__, 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "embed", counted)
+        patch.setattr(corpus.Embedder, "__call__", counted)
         expected = vectors()
         assert made and np.array_equal(vectors(), expected) and not made
         for number, name in enumerate(("vectors.f32", "vectors.json")):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from effstilts import phases
 from effstilts.cli import main
-from effstilts.recipe import QUANTISED_METHODS, Method
+from effstilts.model.quantised import FORMS
+from effstilts.recipe import Method
 from effstilts.synthetic import rows
 from effstilts.workbench import HEADS_FILE
 from tests.faults import reload
@@ -25,7 +26,7 @@ from tests.faults import reload
 METHODS = [
     method
     for method in get_args(get_type_hints(Method)["name"])
-    if method not in QUANTISED_METHODS or importlib.util.find_spec("bitsandbytes")
+    if method not in FORMS or importlib.util.find_spec("bitsandbytes")
 ]
 TARGETS = ("synthetic/xnli", "synthetic/udpos")
 RECIPE = """
@@ -101,7 +102,7 @@ def test_logits_bit_for_bit(method: str, trained: Any, figures: dict[str, Any]) 
         assert torch.equal(alive[name], fresh[name]), f"{name}: {(alive[name] - fresh[name]).abs().max()}"
     for task in {name.split("|")[1] for name in compared}:
         one, other = (fresh[f"{method}|{task}|{form}|hidden"] for form in ("as_trained", "as_evaluated"))
-        bound = 0.5 if method in QUANTISED_METHODS else 1e-4
+        bound = 0.5 if method in FORMS else 1e-4
         assert (one - other).abs().mean() <= bound * one.abs().mean()
         if method != "full":
             whole = fresh[f"full|{task}|as_trained|hidden"]
