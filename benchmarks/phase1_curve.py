@@ -135,7 +135,7 @@ def losses(bench: Any, step: Any, model: Any) -> dict[str, float]:
 def tatoeba(bench: Any, recipe: Any, model: Any) -> dict[str, dict[str, list[float]]]:
     """Language -> accuracy and reverse accuracy by layer, 0 the embedding output."""
     from effstilts.procedure import retrieval_splits
-    from effstilts.retrieval.evaluate import EVALUATORS, poolings
+    from effstilts.retrieval.evaluate import EVALUATORS, Trial, poolings
     from effstilts.workbench import TaskPart
 
     settings = replace(recipe.retrieval, rows=_PAIRS)
@@ -145,9 +145,10 @@ def tatoeba(bench: Any, recipe: Any, model: Any) -> dict[str, dict[str, list[flo
         for language, (split, _) in retrieval_splits(bench, task, ()).items():
             over = poolings(model.encoder, settings, list(range(model.encoder.depth + 1)))
             part = TaskPart(task, language, rows=_PAIRS)
-            sweep = EVALUATORS[task.kind].evaluate(
+            trial = Trial(
                 model.encoder, lambda s, part=part: bench.examples(part, s), split, settings, task.max_length, over
             )
+            sweep = EVALUATORS[task.kind].evaluate(trial)
             metrics = [sweep.outcomes[pooling].metrics for pooling in over]
             found[language] = {key: [m[key] for m in metrics] for key in ("accuracy", "accuracy_reverse")}
     return found

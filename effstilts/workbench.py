@@ -129,8 +129,9 @@ class Step:
 def carried(step: Step, how: str) -> Step | None:
     """The step before, where its adapter is carried over in this way."""
     before = step.base
-    fits = isinstance(before, Step) and before.leaves_adapter and step.leaves_adapter and step.method.carry == how
-    return before if fits and isinstance(before, Step) else None
+    if isinstance(before, Step) and before.leaves_adapter and step.leaves_adapter and step.method.carry == how:
+        return before
+    return None
 
 
 class Workbench:

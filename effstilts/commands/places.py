@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -96,17 +97,13 @@ class RecipeChoice(DataPlaces, Places):
         from effstilts.synthetic import World
         from effstilts.workbench import Workbench
 
-        world = World(
-            recipe.synthetic.seed,
-            None if recipe.synthetic.cognates < 0 else recipe.synthetic.cognates,
-            recipe.synthetic.word_order,
-        )
         sinks = []
         if events:
             with disk_errors(self.store):
                 sinks.append(JsonLines(self.store / "runs" / f"{recipe.name}.events.jsonl"))
         log = Log(*sinks, quiet=quiet)
         try:
+            world = World.declared(**dataclasses.asdict(recipe.synthetic))
             where = DataConfig(root, recipe.data.source, self.offline, world)
             bench = Workbench(Store(self.store), where, log, recipe.tasks, ranks or ALONE, recipe.engine)
             yield recipe, bench, build(recipe, bench)

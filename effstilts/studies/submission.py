@@ -154,8 +154,7 @@ class _Rows:
 
     def __init__(self, recipe: Record, data: Path | None, offline: bool) -> None:
         self._declared = {name: registry.declare(name, spec) for name, spec in recipe["tasks"].items()}
-        made = recipe["synthetic"]
-        world = World(made["seed"], None if made["cognates"] < 0 else made["cognates"], made["word_order"])
+        world = World.declared(**recipe["synthetic"])
         self._where = sources.DataConfig(data, recipe["data"]["source"], offline, world)
 
     def task(self, name: str) -> Task:

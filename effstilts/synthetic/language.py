@@ -82,6 +82,11 @@ class World:
         if self.word_order not in ("own", "english"):
             raise ValueError(f'word_order is "own" or "english", got {self.word_order!r}')
 
+    @classmethod
+    def declared(cls, seed: int, cognates: float, word_order: Literal["own", "english"]) -> World:
+        """As a recipe declares it, where a share below 0 stands for each language's own."""
+        return cls(seed, None if cognates < 0 else cognates, word_order)
+
 
 class Language:
     """Realises meanings. English has rules of its own; the others follow their Grammar."""
