@@ -193,10 +193,9 @@ def scan(
         rows.finish(forward)
         looked += len(a_RK) * len(target) * (1 + both)
         offered += rows.offered
+        kept = offered + sum(column.offered for column in columns)
         held = sum(column.held for column in columns)
-        if offered + sum(column.offered for column in columns) > _TOO_MANY * looked + 64 * count * (
-            panel + width
-        ) or held > _MOST_HELD * count * len(target):
+        if kept > _TOO_MANY * looked + 64 * count * (panel + width) or held > _MOST_HELD * count * len(target):
             return None
     for column in columns:
         column.finish(backward)

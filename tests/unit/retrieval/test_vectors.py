@@ -159,3 +159,24 @@ def test_the_command(encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture
         assert main(["embed", *words]) == code
         err = capsys.readouterr().err
         assert message in err and "Traceback" not in err
+
+
+def test_the_command_takes_its_share_from_the_launcher(
+    encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(encoder, tmp_path / "model")
+    text = tmp_path / "a.txt"
+    text.write_text("\n".join(SENTENCES[:10]), encoding="utf-8")
+    words = ["embed", str(text), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--offline"]
+    words += ["--shard-rows", "5", "--layers", "1", "--quiet"]
+    for name, value in (("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    for rank, shards, arrays in ((1, ["00000001.safetensors"], 0), (0, [], 1)):
+        monkeypatch.setenv("RANK", str(rank))
+        assert main(words) == 0
+        folder = tmp_path / "out" / "a.txt"
+        assert sorted(path.name for path in folder.glob("shards/*")) == shards
+        assert len(list(folder.glob("*.npy"))) == arrays
+    monkeypatch.setenv("RANK", "2")
+    capsys.readouterr()
+    assert main(words) == 2
