@@ -7,7 +7,7 @@ import torch
 from effstilts.engine import zero_config
 from effstilts.engine.base import Engine
 from effstilts.engine.optimizers import check_optimizer
-from effstilts.engine.plain import Model, PlainEngine, default_device
+from effstilts.engine.plain import Model, PlainEngine, check_precision, default_device
 from effstilts.engine.rank_budget import RankBudget
 from effstilts.engine.ranks import Ranks
 from effstilts.errors import RecipeError
@@ -38,17 +38,19 @@ def make_engine(
 def check_spread(spread: Spread, training: Training, method: Method) -> None:
     """RecipeError or MissingDependencyError now, for what would be raised when the step begins."""
     check_optimizer(training, default_device(), spread.zero)
+    check_precision(training.precision, default_device())
     if method.name in FORMS:
-        if spread.zero:
-            raise RecipeError(
-                f"engine.name: zero cannot shard the quantised base of method {method.name}; use plain, over any "
-                "number of ranks, or method lora"
-            )
         bitsandbytes(f"method {method.name}")
-    if spread.zero:
-        if method.name == "adalora":
-            raise RecipeError(
-                "engine.name: adalora weighs whole gradients between backward pass and update, which zero shards; use "
-                "plain, over any number of ranks, or method lora"
-            )
-        zero_config.resolve(spread, training, 1, 1)
+    if not spread.zero:
+        return
+    if method.name == "adalora":
+        raise RecipeError(
+            "engine.name: adalora weighs whole gradients between backward pass and update, which zero shards; use "
+            "plain, over any number of ranks, or method lora"
+        )
+    config = zero_config.resolve(spread, training, 1, 1)
+    if FORMS.get(method.name) == "int8" and config["zero_optimization"]["stage"] == 3:
+        raise RecipeError(
+            f"engine.config: ZeRO-3 cannot shard the int8 base of {method.name}: bitsandbytes holds it whole on every "
+            "process; use zero1 or zero2, or method qlora"
+        )

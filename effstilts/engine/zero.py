@@ -82,7 +82,7 @@ class ZeroEngine:
         self.launch_tokens = launch_tokens(device)
         self.stage = int(config["zero_optimization"]["stage"])
         self._plain = model if ranks.leads else None
-        working = (copy.deepcopy(model) if ranks.leads else model).to(device)
+        working = (_copied(model) if ranks.leads else model).to(device)
         working.train()
         if self._plain is not None:
             self._plain.to("cpu")
@@ -264,6 +264,15 @@ class ZeroEngine:
             with GatheredParameters([parameter], modifier_rank=0):
                 if self.ranks.leads:
                     parameter.data.copy_(weights[name])
+
+
+def _copied(model: Model) -> Model:
+    """A copy of its own memory. torch copies a parameter's numbers and drops what was set on it."""
+    copied = copy.deepcopy(model)
+    for own, other in zip(model.parameters(), copied.parameters(), strict=True):
+        if hasattr(own, "rate_scale"):
+            other.rate_scale = own.rate_scale  # type: ignore[attr-defined]
+    return copied
 
 
 def _groups_by_head(named: Mapping[str, nn.Parameter], training: Training) -> list[dict[str, Any]]:

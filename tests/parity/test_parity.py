@@ -43,7 +43,7 @@ def launch(cases: list[Case], world: int, out: Path) -> None:
         "-m", "tests.parity.worker", str(out / "cases.json"), str(out),
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=480, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -78,6 +78,10 @@ def run(case: Case, ranks: Ranks, out: Path) -> None:
         quantised.quantise(encoder, quantised.FORMS[method.name])
     if method.name != "full":
         adapters.attach(encoder, method)
+    if training.freeze_layers:
+        encoder.freeze(training.freeze_layers)
+    if training.gradient_checkpointing:
+        encoder.checkpoint_gradients()
     model = Model(encoder, heads).train()
     engine = make_engine(Spread(config=case.engine), model, training, torch.device("cpu"), ranks, method, case.steps)
     order = Order(tuple(len(t.rows) for t in tasks), (1.0,) * len(tasks), training.batch_size, 7)

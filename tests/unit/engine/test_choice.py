@@ -7,7 +7,9 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
+from effstilts.engine import choice
 from effstilts.engine.choice import check_spread
 from effstilts.errors import MissingDependencyError, RecipeError
 from effstilts.recipe import Method, Spread, Training
@@ -20,9 +22,23 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
 
-def test_a_quantised_base_is_not_sharded() -> None:
-    with pytest.raises(RecipeError, match="zero cannot shard the quantised base of method qlora; use plain"):
-        check_spread(Spread(name="zero"), Training(), Method("qlora"))
+def test_what_zero_cannot_shard_is_refused() -> None:
+    pytest.importorskip("deepspeed")
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(RecipeError, match="ZeRO-3 cannot shard the int8 base of lora-int8.*; use zero1 or zero2"):
+        check_spread(Spread(config="zero3"), Training(), Method("lora-int8"))
+    with pytest.raises(RecipeError, match="adalora weighs whole gradients .* which zero shards; use plain"):
+        check_spread(Spread(config="zero1"), Training(), Method("adalora"))
+    for config, name in (("zero2", "lora-int8"), ("zero3", "qlora"), ("zero3", "dora")):
+        check_spread(Spread(config=config), Training(), Method(name))  # type: ignore[arg-type]
+
+
+def test_a_gpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(RecipeError, match="training.precision: this GPU has no bf16; use fp32"):
+        check_spread(Spread(), Training(precision="bf16"), Method())
+    check_spread(Spread(), Training(), Method())
 
 
 @pytest.mark.parametrize(
