@@ -140,11 +140,12 @@ def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Cal
 
 def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[], bool]) -> None:
     ranks = bench.ranks
-    for step in steps:
-        if step.trains:
-            check_spread(bench.spread, step.training, step.method)
     names = ranks.tell(lambda: [step.name for step in steps if not bench.store.has(step.kind, step.key)])
     missing = [step for step in steps if step.name in set(names)]
+    for step in missing:
+        if step.trains:
+            check_spread(bench.spread, step.training, step.method)
+            bench.check_architecture(step)
     for number, step in enumerate(missing, 1):
         if not ranks.tell(proceed):
             break

@@ -157,6 +157,7 @@ class Workbench:
         # Of the last pooled task: every language of it is searched in the same candidates.
         self._candidates: tuple[tuple[str, str], list[Mapping[str, Any]]] = ("", ""), []
         self._opened: tuple[str, Model] | None = None
+        self._skeletons: dict[str, Encoder] = {}
 
     def task(self, name: str) -> Task:
         return registry.get(name, self.declared)
@@ -313,6 +314,24 @@ class Workbench:
             taken = transplant(encoder.load(spec.body, "", self.where.offline), created)
             self.log.event("transplanted", body=spec.body, pieces=taken)
         return created
+
+    def check_architecture(self, step: Step) -> None:
+        """ModelError now for an adapter, or for frozen blocks, that the encoder of a training step cannot have."""
+        if not (step.leaves_adapter or step.training.freeze_layers):
+            return
+        source: Source | Step | None = step
+        while isinstance(source, Step):
+            source = source.base
+        assert source is not None
+        if source.key not in self._skeletons:
+            spec = source.model
+            self._skeletons[source.key] = encoder.skeleton(spec.name, spec.revision, self.where.offline, spec.config)
+        skeleton = self._skeletons[source.key]
+        try:
+            adapters.check(skeleton, step.method)
+            skeleton.check_freezing(step.training.freeze_layers)
+        except ModelError as error:
+            raise ModelError(f"{step.label}: {error}") from error
 
     def open_for_training(self, step: Step) -> Encoder:
         """The encoder that a training step begins with, its adapter attached where the method has one."""

@@ -75,6 +75,13 @@ def attach(encoder: Encoder, method: Method, weights: Path | None = None, below:
 _OWN = ("lora_", "ia3_", "vera_lambda")
 
 
+def check(encoder: Encoder, method: Method) -> None:
+    """ModelError for what `attach` would refuse of this architecture. The encoder may be a skeleton."""
+    if method.name not in ("full", "bitfit"):
+        hush()
+        _config(encoder, method)
+
+
 def attached(encoder: Encoder) -> bool:
     return hasattr(encoder.backbone, "peft_config")
 

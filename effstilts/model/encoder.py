@@ -154,8 +154,7 @@ class Encoder(nn.Module):
 
     def freeze(self, layers: int) -> None:
         """Trains neither the embeddings nor the lowest `layers` blocks. ModelError if the encoder has fewer."""
-        if layers > self.depth:
-            raise ModelError(f"freeze_layers is {layers}, this encoder has {self.depth} blocks")
+        self.check_freezing(layers)
         _, _, blocks = _find_blocks(self.backbone, self.depth)
         above = {id(p) for block in blocks for p in block.parameters()}
         below = {id(p) for block in blocks[:layers] for p in block.parameters()}
@@ -163,6 +162,10 @@ class Encoder(nn.Module):
         for parameter in self.backbone.parameters():
             if id(parameter) in below or (id(parameter) in embeddings and id(parameter) not in above):
                 parameter.requires_grad_(False)
+
+    def check_freezing(self, layers: int) -> None:
+        if layers > self.depth:
+            raise ModelError(f"freeze_layers is {layers}, this encoder has {self.depth} blocks")
 
     def checkpoint_gradients(self) -> None:
         """Keeps a block's input alone for the backward pass, which computes the rest again (Chen et al. 2016)."""
@@ -326,36 +329,73 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
 
 def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
     """An encoder with random weights. config: `model_type` and fields of that architecture's config."""
-    import transformers
-    from transformers import AutoConfig, AutoModel
+    defaults = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    built = _config_of({**defaults, "vocab_size": len(tokenizer), **config})
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = _untrained(built)
+    check_tokenizer(tokenizer, backbone.config.vocab_size, "model.config")
+    return Encoder(backbone.float(), tokenizer)
+
+
+def skeleton(name: str, revision: str = "", offline: bool = False, config: Mapping[str, Any] | None = None) -> Encoder:
+    """The modules of a checkpoint, or of `new` with this config, without memory for weights and without a tokenizer.
+
+    ModelError if there is no such architecture.
+    """
+    from transformers import AutoConfig
+
+    if name == "new":
+        built = _config_of(config or {})
+    else:
+        source = resolve(name)
+        local = Path(source).is_dir()
+        options = {"revision": revision} if revision and not local else {}
+        with quiet_transformers():
+            try:
+                built = AutoConfig.from_pretrained(
+                    source, local_files_only=offline or local, trust_remote_code=False, **options
+                )
+            except (OSError, ValueError, KeyError) as error:
+                raise ModelError(_cannot_load(source, error, local, offline)) from error
+    with quiet_transformers(), torch.device("meta"):
+        return Encoder(_untrained(built), None)
+
+
+def _config_of(config: Mapping[str, Any]) -> Any:
+    """The config of an architecture by its fields; ModelError for one that it does not have."""
+    from transformers import AutoConfig
 
     fields = dict(config)
     model_type = str(fields.pop("model_type"))
     if model_type not in _masked_lm_types():
         hint = did_you_mean(model_type, _masked_lm_types())
         raise ModelError(f"model.config: {model_type!r} is no masked-LM architecture of transformers{hint}")
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        fields.setdefault(name, getattr(tokenizer, name))
-    fields.setdefault("vocab_size", len(tokenizer))
     with quiet_transformers():
         known = set(AutoConfig.for_model(model_type).to_dict()) | _UNDECLARED_FIELDS.get(model_type, set())
         for name in fields:
             if name not in known:
                 raise ModelError(f"model.config: {model_type} has no field {name!r}{did_you_mean(name, known)}")
         try:
-            built = AutoConfig.for_model(model_type, **fields)
-            kind = transformers.MODEL_MAPPING[type(built)]
-            pooling = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                backbone = AutoModel.from_config(built, **({"add_pooling_layer": False} if pooling else {}))
+            return AutoConfig.for_model(model_type, **fields)
         except _CONFIG_ERRORS as error:
             raise ModelError(f"model.config: {_first_line(error)}") from error
-    check_tokenizer(tokenizer, backbone.config.vocab_size, "model.config")
-    return Encoder(backbone.float(), tokenizer)
 
 
-_CONFIG_ERRORS = (ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError)
+def _untrained(config: Any) -> Any:
+    """An architecture's modules, without a pooling layer."""
+    import transformers
+    from transformers import AutoModel
+
+    try:
+        kind = transformers.MODEL_MAPPING[type(config)]
+        pooling = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+        return AutoModel.from_config(config, **({"add_pooling_layer": False} if pooling else {}))
+    except _CONFIG_ERRORS as error:
+        raise ModelError(f"model.config: {_first_line(error)}") from error
+
+
+_CONFIG_ERRORS = (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError)
 
 
 def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> Any:

@@ -12,7 +12,7 @@ import torch
 from effstilts.engine.plain import parameter_groups
 from effstilts.errors import MissingDependencyError, ModelError
 from effstilts.model import adapters, quantised
-from effstilts.model.encoder import Encoder, create
+from effstilts.model.encoder import Encoder, create, save, skeleton
 from effstilts.recipe import Method, Training
 from tests.unit.model.test_encoder import ARCHITECTURES, batch
 
@@ -104,6 +104,23 @@ def test_loraplus_trains_b_faster(encoder: Any) -> None:
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
     for name, parameter in named.items():
         assert rates[id(parameter)] == pytest.approx(8e-3 if "lora_B" in name else 1e-3)
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_a_skeleton_tells_what_attaching_would(architecture: str, tokenizer: Any, tmp_path: Path) -> None:
+    """Of a folder and of fields alike, by the modules' names and sizes alone."""
+    fields = {**ARCHITECTURES[architecture], "vocab_size": 500}
+    whole = create(fields, tokenizer, seed=1)
+    save(whole, tmp_path / "model")
+    for bare in (skeleton("new", config=fields), skeleton(str(tmp_path / "model"))):
+        assert {p.device.type for p in bare.parameters()} == {"meta"}
+        assert {n: p.shape for n, p in bare.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
+        for name in METHODS:
+            adapters.check(bare, Method(name, rank=4))  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match="lora target 'qury' is no linear layer of this encoder"):
+            adapters.check(bare, Method("lora", targets=("qury",)))
+        with pytest.raises(ModelError, match="qlora rank 4096 is larger than a target layer's size"):
+            adapters.check(bare, Method("qlora", rank=4096))
 
 
 def test_mistakes_are_one_line(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
