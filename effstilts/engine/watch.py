@@ -1,8 +1,8 @@
 """One process's failure told to the others: none is left waiting.
 
 Every process writes a heartbeat and the first failure into the key-value store of the launch, and a thread of its
-own looks at both twice a second. A failure anywhere is said once, by rank 0; a process that then hangs in a
-collective is ended after a grace.
+own looks at both twice a second. A failure anywhere is said once, by rank 0, or by another where that one is dead or
+frozen; a process that then hangs in a collective is ended after a grace.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Watch:
             if heard is None:
                 self._post(TrainingError.exit_code, _LOST)
                 raise TrainingError(f"{_LOST}. Checkpoints are kept: run the same command again to go on") from error
-            if self.rank == 0:
+            if self.rank == heard.get("speaker", 0):
                 self._say(heard)
         if heard is not None:
             raise EndedElsewhere(int(heard["code"])) from error
@@ -87,21 +87,29 @@ class Watch:
             self._post(code, str(error) if isinstance(error, EffstiltsError) else f"{type(error).__name__}: {error}")
 
     def _post(self, code: int, text: str) -> None:
-        """Puts the failure where all see it; the first one counts. Waits shortly so that rank 0 may speak first."""
-        own = json.dumps({"rank": self.rank, "code": code, "text": text.split("\n")[0]})
-        with contextlib.suppress(Exception):
+        """Puts the failure where all see it; the first one counts. Waits shortly so that rank 0 may speak first, and
+        speaks in its place where it cannot."""
+        failure = {"rank": self.rank, "code": code, "text": text.split("\n")[0]}
+        own = json.dumps(failure)
+        others = [f"heard/{other}" for other in (range(self.world) if self.rank == 0 else (0,)) if other != self.rank]
+        try:
             if self._store.compare_set("failure", "", own).decode() != own:
                 return
             until = time.monotonic() + 5.0
-            others = range(self.world) if self.rank == 0 else (0,)
-            while time.monotonic() < until and not all(
-                self._store.check([f"heard/{other}"]) for other in others if other != self.rank
-            ):
+            while time.monotonic() < until and not self._store.check(others):
                 time.sleep(0.05)
+            unheard = not self._store.check(others)
+        except Exception:
+            unheard = self.rank == _speaker_without_store()
+        if unheard and self.rank != 0:
+            self._say(failure)
 
     def _wait_for_failure(self, seconds: float) -> dict[str, Any] | None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
+            with self._lock:
+                if self._failure is not None:
+                    return self._failure
             with contextlib.suppress(Exception):
                 if found := self._read():
                     return found
@@ -125,6 +133,7 @@ class Watch:
                 failure = self._read() or self._silent(beats)
             except Exception:
                 failure = {"rank": -1, "code": TrainingError.exit_code, "text": _LOST}
+                failure["speaker"] = _speaker_without_store()
             if failure is None or failure["rank"] == self.rank:
                 continue
             with contextlib.suppress(Exception):
@@ -133,8 +142,9 @@ class Watch:
             return
 
     def _silent(self, beats: dict[int, tuple[bytes, float]]) -> dict[str, Any] | None:
-        """A failure made of a process whose heart has not beaten for the timeout."""
+        """A failure made of a process whose heart has not beaten for the timeout. The lowest one that lives speaks."""
         now = time.monotonic()
+        silent = []
         for other in range(self.world):
             if other == self.rank or self._store.check([f"left/{other}"]):
                 continue
@@ -142,15 +152,18 @@ class Watch:
             if other not in beats or beats[other][0] != beat:
                 beats[other] = (beat, now)
             elif now - beats[other][1] > self.timeout:
-                text = f"the process of rank {other} has not answered for {self.timeout:.0f} s"
-                return {"rank": other, "code": TrainingError.exit_code, "text": text}
-        return None
+                silent.append(other)
+        if not silent:
+            return None
+        text = f"the process of rank {silent[0]} has not answered for {self.timeout:.0f} s"
+        speaker = min(set(range(self.world)) - set(silent))
+        return {"rank": silent[0], "code": TrainingError.exit_code, "text": text, "speaker": speaker}
 
     def _obey(self, failure: dict[str, Any]) -> None:
         time.sleep(2 * _POLL)
         with self._lock:
             self._failure = failure
-            speaks = not self._ending and self.rank == 0
+            speaks = not self._ending and self.rank == failure.get("speaker", 0)
         if speaks:
             self._say(failure)
         if self._stop.wait(_GRACE):
@@ -166,6 +179,11 @@ class Watch:
         """Says that this process has done its work, so that its silence is no failure."""
         with contextlib.suppress(Exception):
             self._store.set(f"left/{self.rank}", "1")
+
+
+def _speaker_without_store() -> int:
+    """Who speaks when the store is gone: it is torchrun's, or was rank 0's."""
+    return 0 if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else 1
 
 
 def _of_collectives(error: BaseException) -> bool:

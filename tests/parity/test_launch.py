@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,16 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from effstilts.cli import main
+from effstilts.kinds.kind import TokenHead
+from effstilts.model.encoder import load
 from effstilts.store import Store
+from effstilts.studies.trained import open_named
+from effstilts.workbench import fit_head, load_heads
 
 pytestmark = pytest.mark.slow
 has_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
 finds_ranks = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
 
 SMALL = [
-    "training.dropout=0", "intermediate={nli: {tasks: [synthetic/mnli], training: {steps: 4}}}",
+    "training.dropout=0", "intermediate={nli: {tasks: [synthetic/mnli], method: {name: lora}, training: {steps: 4}}}",
     "targets=[{task: synthetic/udpos, rows: 32, languages: [qaa], training: {steps: 3}}]",
     "retrieval={tasks: []}",
 ]  # fmt: skip
@@ -97,11 +104,83 @@ def test_the_deepspeed_launcher_with_zero3(alone: Path, tiny_recipe: Path, tmp_p
     output, error = process.communicate(timeout=200)
     assert process.returncode == 0, error[-3000:]
     assert_like_alone(alone, tmp_path / "two", output)
+    assert_plain_libraries_read(tmp_path / "two", alone, tmp_path)
+
+
+# What another program does with what ZeRO-3 left: phase 1's encoder and phase 2's adapter by peft, phase 2's encoder as
+# it is exported, a target's encoder and head. No effstilts there.
+FRESH = """
+import sys, torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+first, adapter, exported, target, heads, batch, out = sys.argv[1:]
+batch = load_file(batch)
+def states(model):
+    with torch.no_grad():
+        return model.eval()(**batch).last_hidden_state
+load = lambda folder: AutoModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
+head = {name.rpartition("|")[2]: tensor for name, tensor in load_file(heads).items()}
+save_file({
+    "adapted": states(PeftModel.from_pretrained(load(first), adapter)), "exported": states(load(exported)),
+    "logits": states(load(target)) @ head["out.weight"].T + head["out.bias"],
+}, out)
+assert "effstilts" not in sys.modules
+"""
+
+
+def assert_plain_libraries_read(store: Path, alone: Path, folder: Path) -> None:
+    """Hidden states and logits as effstilts has them, of this store and of one process's."""
+    tensors = [t for path in store.glob("artefacts/*/**/*.safetensors") for t in load_file(path).values()]
+    assert len(tensors) > 50 and all(t.numel() > 0 and t.dtype == torch.float32 for t in tensors)
+    place = {path.name.partition("-")[0]: path for path in (store / "artefacts").iterdir()}
+    opened = open_named("tiny", Store(store)).encoder.eval()
+    lines = opened.tokenizer(["the doctor is sad.", "Anna waited."], padding=True, return_tensors="pt")
+    batch = {name: lines[name] for name in ("input_ids", "attention_mask")}
+    save_file(batch, folder / "batch.safetensors")
+    assert main(["export", "tiny", str(folder / "exported"), "--as", "transformers", "--store", str(store)]) == 0
+    words = [
+        place["mlm"] / "encoder", place["intermediate"] / "adapter", folder / "exported", place["target"] / "encoder",
+        place["target"] / "heads.safetensors", folder / "batch.safetensors", folder / "out.safetensors",
+    ]  # fmt: skip
+    subprocess.run([sys.executable, "-c", FRESH, *map(str, words)], check=True, timeout=120, cwd=folder)
+    found = load_file(folder / "out.safetensors")
+    for where, tolerance in ((store, 1e-5), (alone, 1e-4)):
+        trained = where / "artefacts" / place["target"].name
+        target = load(str(trained / "encoder")).eval()
+        ((name, state),) = load_heads(trained).items()
+        head = TokenHead(target.hidden_size, len(state["out.bias"]), 0.0)
+        fit_head(head, state, name)
+        with torch.no_grad():
+            states = open_named("tiny", Store(where)).encoder.eval()(**batch)
+            logits = head(target(**batch))
+        for key, expected in (("adapted", states), ("exported", states), ("logits", logits)):
+            assert torch.allclose(found[key], expected, atol=tolerance), (key, where)
 
 
 def test_ranks_with_different_recipes_are_refused_in_one_line(tiny_recipe: Path, tmp_path: Path) -> None:
     inner = " ".join(f"'{word}'" for word in words(tiny_recipe, tmp_path / "store"))
     script = f"exec {sys.executable} -m effstilts {inner} --set seeds=[$((RANK+1))]"
+    process = start(torchrun("--no-python", "sh", "-c", script))
+    _, error = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert len(lines_of(error)) == 1 and "ranks 0 and 1 have different steps" in lines_of(error)[0], error
+    assert not (tmp_path / "store" / "artefacts").exists()
+
+
+def test_ranks_with_different_data_are_refused_in_one_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    for rank in (0, 1):
+        (tmp_path / f"data{rank}" / "mine").mkdir(parents=True)
+        lines = [f'{{"text": "row {i}", "label": "{i % 2}"}}' for i in range(8 + rank)]
+        for split in ("train", "dev"):
+            (tmp_path / f"data{rank}" / "mine" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    task = (
+        "tasks.mine={kind: classification, labels: ['0', '1'], columns: {text: text, label: label}, languages: [en],"
+        " files: {train: mine/train.jsonl, dev: mine/dev.jsonl}}"
+    )
+    sets = ("intermediate={mine: {tasks: [mine]}}", task)
+    inner = " ".join(shlex.quote(word) for word in words(tiny_recipe, tmp_path / "store", *sets))
+    script = f"exec {sys.executable} -m effstilts {inner} --data {tmp_path}/data$RANK"
     process = start(torchrun("--no-python", "sh", "-c", script))
     _, error = process.communicate(timeout=90)
     assert process.returncode != 0
@@ -136,16 +215,49 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def ranks_of(launcher: int) -> list[int]:
+    """The processes of a launch, by rank."""
+    found = children(launcher)
+    environments = [Path(f"/proc/{process}/environ").read_bytes().split(b"\0") for process in found]
+    numbers = [next(int(v[5:]) for v in variables if v.startswith(b"RANK=")) for variables in environments]
+    return [process for _, process in sorted(zip(numbers, found, strict=True))]
+
+
 @finds_ranks
-def test_one_rank_dying_ends_all(tiny_recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_dying_ends_all(rank: int, tiny_recipe: Path, tmp_path: Path) -> None:
     process = long_run(tiny_recipe, tmp_path / "store")
-    ranks = children(process.pid)
+    ranks = ranks_of(process.pid)
     assert len(ranks) == 2
-    os.kill(max(ranks), signal.SIGKILL)
+    os.kill(ranks[rank], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     assert len(lines_of(error)) == 1 and "the connection to another process is lost" in lines_of(error)[0], error
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+@finds_ranks
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_frozen_ends_all_after_the_timeout(rank: int, tiny_recipe: Path, tmp_path: Path) -> None:
+    process = long_run(tiny_recipe, tmp_path / "store", "engine.timeout_seconds=8")
+    ranks = ranks_of(process.pid)
+    os.kill(ranks[rank], signal.SIGSTOP)
+    # Its timeout, and the launcher's own of 30 s for the process that does not hear SIGTERM.
+    _, error = process.communicate(timeout=90)
+    assert process.returncode != 0
+    (line,) = lines_of(error)
+    assert f"the process of rank {rank} has not answered for 8 s" in line, error
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+def test_one_rank_raising_ends_all(tiny_recipe: Path, tmp_path: Path) -> None:
+    command = words(tiny_recipe, tmp_path / "store", "mlm.training.steps=100000")
+    process = start(torchrun("-m", "tests.parity.broken", *command))
+    _, error = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert [line.partition("effstilts: ")[2] for line in lines_of(error)] == [
+        "rank 1: OSError: the disk of rank 1 is gone"
+    ], error
 
 
 @finds_ranks
