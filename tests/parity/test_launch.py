@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,11 +53,27 @@ def torchrun(*command: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, *command]
 
 
+started: list[subprocess.Popen[str]] = []
+
+
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"} | environment,
     )  # fmt: skip
+    started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """A launch that a failed test has left is ended, and its ranks end with it."""
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def lines_of(text: str) -> list[str]:
@@ -101,7 +117,7 @@ def start_deepspeed(*command: str) -> subprocess.Popen[str]:
 @has_deepspeed
 def test_the_deepspeed_launcher_with_zero3(alone: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     process = start_deepspeed(*words(tiny_recipe, tmp_path / "two", "engine.config=zero3"))
-    output, error = process.communicate(timeout=200)
+    output, error = process.communicate(timeout=400)
     assert process.returncode == 0, error[-3000:]
     assert_like_alone(alone, tmp_path / "two", output)
     assert_plain_libraries_read(tmp_path / "two", alone, tmp_path)
