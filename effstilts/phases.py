@@ -18,7 +18,7 @@ from effstilts.data.cache import Rows
 from effstilts.data.order import Order, Share, key, mixture
 from effstilts.engine.checkpoint import Checkpoints
 from effstilts.engine.choice import make_engine
-from effstilts.engine.guard import collapse
+from effstilts.engine.guard import collapse, failures
 from effstilts.engine.loop import TrainTask, train
 from effstilts.engine.plain import Model, to_tensors
 from effstilts.engine.predict import predict
@@ -29,6 +29,7 @@ from effstilts.model import adapters, encoder, quantised
 from effstilts.model.combine import add_combined
 from effstilts.recipe import Training
 from effstilts.retrieval.evaluate import EVALUATORS, Trial, passed_over, poolings
+from effstilts.store import write_atomic
 from effstilts.tasks.task import SplitName
 from effstilts.workbench import ENCODER_FOLDER, Step, TaskPart, Workbench, save_heads
 
@@ -69,18 +70,34 @@ def tokenizer_rows(sizes: Sequence[int], shares: Sequence[Share]) -> list[int]:
 
 
 def train_phase(bench: Workbench, step: Step) -> None:
-    """Trains the encoder of a phase with its tasks' heads, and keeps the weights that did best on dev."""
+    """Trains the encoder of a phase with its tasks' heads, and keeps the weights that did best on dev. A training that
+    failed is named, and begun again with another seed as often as `restarts` allows."""
     work = bench.store.work_folder(step.kind, step.key)
+    record = work / "failed.json"
+    failed: list[list[str]] = bench.ranks.tell(
+        lambda: json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+    )
+    while found := _train(bench, step, work, failed):
+        failed.append(found)
+        if bench.ranks.leads:
+            write_atomic(record, json.dumps(failed, ensure_ascii=False))
+
+
+def _train(bench: Workbench, step: Step, work: Path, failed: Sequence[Sequence[str]]) -> list[str]:
+    """One training, whose artefact is put into the store; or what failed, where it is to be begun again. failed: what
+    earlier ones did; each draws from a seed of its own, which is no other run's."""
     ranks = bench.ranks
+    seed = int(key(step.seed, 5, len(failed))) >> 1 if failed else step.seed
+    place = work / f"restart-{len(failed)}" if failed else work
     events = JsonLines(work / "events.jsonl") if ranks.leads else None
     log = Log(*bench.log.sinks, *([events] if events else []), quiet=bench.log.quiet)
     meter = Meter(bench.device)
     try:
-        torch.manual_seed(int(key(step.seed, 3)) >> 1)
+        torch.manual_seed(int(key(seed, 3)) >> 1)
         opened = bench.open_for_training(step)
         model = Model(opened, bench.heads(step, opened, fresh=True)).to(bench.device)
         tasks = [_train_task(bench, part, opened) for part in step.parts]
-        order, counted = _order(step, [len(task.rows) for task in tasks])
+        order, counted = _order(step, [len(task.rows) for task in tasks], seed)
         steps = step.training.steps or order.steps_for(step.training.epochs, counted)
         engine = make_engine(bench.spread, model, step.training, bench.device, ranks, step.method, steps)
         model.train()
@@ -92,15 +109,19 @@ def train_phase(bench: Workbench, step: Step) -> None:
             steps,
             step.training,
             opened.token_ids(),
-            step.seed,
+            seed,
             _dev_scores(bench, step, model),
-            Checkpoints(work, log),
+            Checkpoints(place, log),
             log,
             step.label,
             ranks,
         )
-        if not ranks.leads:
-            return
+        found = failures(progress)
+        again = bool(found) and len(failed) < step.training.restarts
+        for problem in found if ranks.leads else ():
+            log.warn(f"{step.label}: {problem}" + ("; begun again with another seed" if again else ""))
+        if again or not ranks.leads:
+            return found if again else []
         cost = meter.facts(model, progress)
         own = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():
@@ -127,6 +148,8 @@ def train_phase(bench: Workbench, step: Step) -> None:
         "planned_steps": steps,
         "best_step": progress.best_step if progress.best_step >= 0 else progress.step,
         "history": progress.history,
+        **({"failed": found} if found else {}),
+        **({"restarts": list(failed)} if failed else {}),
         "mean_loss": progress.loss_sum / max(progress.step, 1),
         "rows": {task.name: len(task.rows) for task in tasks},
         "encoder": encoder.describe(opened),
@@ -135,6 +158,7 @@ def train_phase(bench: Workbench, step: Step) -> None:
         **cost,
     }
     bench.store.put(step.kind, step.key, fill, facts)
+    return []
 
 
 def combine_arms(bench: Workbench, step: Step) -> None:
@@ -197,13 +221,13 @@ def _train_task(bench: Workbench, part: TaskPart, opened: encoder.Encoder) -> Tr
     return TrainTask(part.name, kind, part.head, rows, kind.widths(rows), sample_ids)
 
 
-def _order(step: Step, sizes: list[int]) -> tuple[Order, list[int]]:
+def _order(step: Step, sizes: list[int], seed: int) -> tuple[Order, list[int]]:
     """The order of a step's rows, and the rows of each part that count for an epoch."""
     phase = step.phase
     weights, counted = mixture(
         sizes, shares_of(step.parts), phase.cap, phase.temperature, fixed=phase.mixing == "fixed"
     )
-    return Order(tuple(sizes), weights, step.training.batch_size, step.seed), counted
+    return Order(tuple(sizes), weights, step.training.batch_size, seed), counted
 
 
 def shares_of(parts: Sequence[TaskPart]) -> list[Share]:
@@ -223,10 +247,10 @@ def selection_groups(parts: Sequence[TaskPart]) -> dict[str, list[TaskPart]]:
     return others or groups
 
 
-def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapping[str, float]] | None:
+def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapping[str, Any]] | None:
     """Scores on the first `evaluate_examples` of each part's dev split, in the training language; "score", what
     selection goes by, is the mean over tasks with equal weight (jiant's EqualMetricAggregator), of a task's languages
-    their mean. None where no part has a dev split."""
+    their mean; "collapsed" names the parts with one answer for all rows. None where no part has a dev split."""
     training = step.training
     parts = [part for part in step.parts if bench.has_split(part.selection(), "dev")]
     if not parts:
@@ -235,12 +259,15 @@ def _dev_scores(bench: Workbench, step: Step, model: Model) -> Callable[[], Mapp
     rows = [bench.rows(part, "dev", model.encoder) for part in dev]
     groups = selection_groups(dev)
 
-    def scores() -> Mapping[str, float]:
+    def scores() -> Mapping[str, Any]:
         found: dict[str, float] = {}
+        collapsed = []
         for trained, part, own in zip(parts, dev, rows, strict=True):
-            found[part.name] = _score(bench, part, "dev", model, trained.head, own, training)[0][part.task.score]
+            metrics, predictions = _score(bench, part, "dev", model, trained.head, own, training)
+            found[part.name] = metrics[part.task.score]
+            collapsed += [f"{part.name} {note}"] if (note := collapse(predictions)) else []
         of_tasks = [fmean(found[part.name] for part in own) for own in groups.values()]
-        return {**found, "score": fmean(of_tasks)}
+        return {**found, "score": fmean(of_tasks), **({"collapsed": "; ".join(collapsed)} if collapsed else {})}
 
     return scores
 
@@ -296,13 +323,16 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
                 line = {"id": example["id"], "prediction": prediction}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
+    collapsed = collapse(predictions)
+    if collapsed:
+        bench.log.warn(f"{step.label}: {collapsed}")
     facts = {
         "label": step.label,
         "metrics": metrics,
         "score": metrics[part.task.score],
         "metric": part.task.score,
         "examples": len(examples),
-        "collapsed": collapse(predictions),
+        "collapsed": collapsed,
         "spec": dict(step.spec),
     }
     bench.store.put(step.kind, step.key, fill, facts)

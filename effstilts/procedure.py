@@ -60,7 +60,7 @@ _LATER_SETTINGS = ("margin", "neighbours", "mode", "space")
 # Settings that say how a step is carried out and not what it computes.
 _NOT_IN_KEY = ("checkpoint_every", "gradient_checkpointing")
 # Settings that came later: they enter a key where they differ from what was done before.
-_LATER_TRAINING = ("optimizer", "warmup_steps", "freeze_embeddings", "freeze_layers")
+_LATER_TRAINING = ("optimizer", "warmup_steps", "freeze_embeddings", "freeze_layers", "restarts")
 
 # Settings of adalora alone.
 _ADALORA = ("initial_rank", "budget_warmup", "budget_settle", "allocate_every", "orthogonality")

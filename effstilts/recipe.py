@@ -108,6 +108,7 @@ class Training:
     mask_share: masked-LM alone: share of the tokens that are predicted (Devlin et al. 2019).
     freeze_embeddings, freeze_layers: leave the embeddings, or them and the lowest blocks, as they are: no gradient and
         no optimizer state for them.
+    restarts: how often a training that collapsed, diverged or never moved its dev score begins again with another seed.
     gradient_checkpointing: compute each block's inner states twice instead of keeping them; the result is the same.
     """
 
@@ -134,6 +135,7 @@ class Training:
     freeze_embeddings: bool = False
     freeze_layers: int = 0
     gradient_checkpointing: bool = False
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -477,7 +479,7 @@ def check_training(training: Training, at: str) -> None:
         "epsilon must be above 0": t.epsilon > 0,
         "clip_norm must be above 0": t.clip_norm > 0,
         "evaluate_every, patience must be 0 or more": min(t.evaluate_every, t.patience) >= 0,
-        "evaluate_examples must be 0 or more": t.evaluate_examples >= 0,
+        "evaluate_examples, restarts must be 0 or more": min(t.evaluate_examples, t.restarts) >= 0,
         "checkpoint_every must be 1 or more": t.checkpoint_every >= 1,
         "dropout must be in [0, 1), or -1": t.dropout == -1 or 0 <= t.dropout < 1,
         "mask_share must be in (0, 1)": 0 < t.mask_share < 1,

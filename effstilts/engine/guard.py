@@ -10,11 +10,15 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from effstilts.engine.base import Engine
+from effstilts.engine.checkpoint import Progress
 from effstilts.engine.ranks import Ranks
 from effstilts.errors import Interrupted, TrainingError
 from effstilts.evaluation.metrics import majority_share
 
 COLLAPSE_SHARE = 0.99
+# A loss that ends this many times above where it began; with fewer steps chance alone may do that.
+DIVERGED = 1.5
+_LEAST_STEPS = 20
 _Result = TypeVar("_Result")
 
 
@@ -134,10 +138,29 @@ def require_finite(loss: float, norm: float, step: int, task: str, sample_ids: C
 
 
 def collapse(predictions: Sequence[Any]) -> str:
-    """A note where nearly all predictions are one and the same answer, else the empty string."""
+    """A note where nearly all predictions, or all tags of them, are one and the same answer; else the empty string."""
+    if predictions and isinstance(predictions[0], list | tuple):
+        predictions = [tag for tags in predictions for tag in tags]
     if len(predictions) < 20 or not isinstance(predictions[0], str | int):
         return ""
     answer, share = majority_share(predictions)
     if share < 100.0 * COLLAPSE_SHARE:
         return ""
     return f"collapsed: {share:.1f} % of the predictions are {answer!r}"
+
+
+def failures(progress: Progress) -> list[str]:
+    """What went wrong with a training that came to its end: one answer for all of dev with the weights that were
+    chosen, a dev score that never moved, a loss that rose."""
+    found = [
+        f"dev {scores['collapsed']}"
+        for scores in progress.history
+        if scores["step"] == progress.best_step and scores.get("collapsed")
+    ]
+    seen = [scores["score"] for scores in progress.history]
+    if len(seen) > 2 and len(set(seen)) == 1 and 0 <= seen[0] < 100:
+        found.append(f"constant dev score: {seen[0]:.1f} at all {len(seen)} evaluations")
+    began, ended = progress.first_loss, progress.recent_loss
+    if progress.step >= _LEAST_STEPS and ended > DIVERGED * began > 0:
+        found.append(f"diverged: the loss rose from {began:.3g} to {ended:.3g}")
+    return found

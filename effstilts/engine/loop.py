@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def train(
     training: Training,
     ids: TokenIds,
     seed: int,
-    evaluate: Callable[[], Mapping[str, float]] | None,
+    evaluate: Callable[[], Mapping[str, Any]] | None,
     checkpoints: Checkpoints,
     log: Log,
     label: str,
@@ -251,7 +252,7 @@ def _owes_scores(progress: Progress, steps: int, every: int) -> bool:
 
 def _evaluate(
     engine: Engine,
-    evaluate: Callable[[], Mapping[str, float]],
+    evaluate: Callable[[], Mapping[str, Any]],
     progress: Progress,
     training: Training,
     best: Mapping[str, Tensor],

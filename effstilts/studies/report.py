@@ -11,7 +11,7 @@ from effstilts.evaluation.significance import sign_flip_test
 from effstilts.procedure import Graph
 from effstilts.store import Store
 from effstilts.studies.overlap import of_evaluation
-from effstilts.workbench import Step
+from effstilts.workbench import Source, Step
 
 Record = Mapping[str, Any]
 
@@ -44,6 +44,8 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             facts = store.facts(cell.step.kind, cell.step.key)
             for key in ("score", "metric", "metrics", "examples", "collapsed"):
                 entry[key] = facts[key]
+            if failed := _failures(cell.step.base, store):
+                entry["failed"] = failed
         cells.append(entry)
     steps = []
     for step in graph.steps:
@@ -56,6 +58,16 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
                 line |= {"cost": facts["cost"], "machine": facts["machine"], "bytes": store.size(step.kind, step.key)}
         steps.append(line)
     return {"name": name, "recipe": dict(recipe), "steps": steps, "cells": cells}
+
+
+def _failures(step: Source | Step | None, store: Store) -> list[str]:
+    """What went wrong with the trainings that a number rests on."""
+    found: list[str] = []
+    while isinstance(step, Step):
+        if store.has(step.kind, step.key):
+            found += [f"{step.label}: {problem}" for problem in store.facts(step.kind, step.key).get("failed", ())]
+        step = step.base
+    return found
 
 
 def table(record: Record, width: int = 0) -> str:
@@ -97,14 +109,15 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
     for arm in arms:
         values = {language: _scores(done, arm, language) for language in languages}
         by_arm[arm] = values
-        texts = [_cell(values[language]) for language in languages]
+        texts = [_cell(values[language]) + _mark(done, [arm], [language]) for language in languages]
         if len(foreign) > 1:
-            texts.append(_cell(_means(done, arm, foreign)))
+            texts.append(_cell(_means(done, arm, foreign)) + _mark(done, [arm], foreign))
         rows.append((arm, texts + [""] * tested))
     for arm in arms[1:]:
-        texts = [_difference(done, arms[0], arm, [language]) for language in languages]
+        both = [arms[0], arm]
+        texts = [_difference(done, arms[0], arm, [language]) + _mark(done, both, [language]) for language in languages]
         if len(foreign) > 1:
-            texts.append(_difference(done, arms[0], arm, foreign))
+            texts.append(_difference(done, arms[0], arm, foreign) + _mark(done, both, foreign))
         if tested:
             texts.append(_p_value(differences(done, arms[0], arm, foreign or languages)))
         rows.append((f"  {arm} - {arms[0]}", texts))
@@ -141,12 +154,21 @@ def notes(cells: Sequence[Record]) -> list[str]:
     waiting = sum("score" not in cell for cell in cells)
     if waiting:
         found.append(f"{waiting} of {len(cells)} numbers are not there yet (-)")
-    for cell in cells:
-        if cell.get("collapsed"):
-            found.append(
-                f"! {cell['task']} {cell['language']}, {cell['arm']}, seed {cell['seed']}: {cell['collapsed']}"
-            )
-    return found
+    problems = [
+        f"! {cell['task']} {cell['language']}, {cell['arm']}, seed {cell['seed']}: {cell['collapsed']}"
+        for cell in cells
+        if cell.get("collapsed")
+    ]
+    problems += unique(f"! {problem}" for cell in cells for problem in cell.get("failed", ()))
+    if problems:
+        found.append("! a number with a run that failed in it:")
+    return found + problems
+
+
+def _mark(cells: Sequence[Record], arms: Sequence[str], languages: Sequence[str]) -> str:
+    """ "!" where a number is made of one that a failed run gave."""
+    own = [cell for cell in cells if cell["arm"] in arms and cell["language"] in languages]
+    return "!" if any(cell.get("collapsed") or cell.get("failed") for cell in own) else ""
 
 
 def _scores(cells: Sequence[Record], arm: str, language: str) -> list[float]:
