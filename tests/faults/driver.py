@@ -99,6 +99,10 @@ def _run(fault: dict[str, Any], words: Sequence[str]) -> int:
     rank = int(os.environ.get("RANK", "0"))
     if "point" in fault and fault.get("rank", rank) == rank:
         Points(fault["point"], fault["count"]).install()
+    if "signals_in_step" in fault:
+        _signal_in_step(fault)
+    if "clock" in fault:
+        _set_clock_back(fault["clock"])
     if "library_call" in fault:
         ctypes.CDLL(None).fault_arm(ctypes.c_long(fault["library_call"]), fault["errno"], fault["root"].encode())
     if "site" in fault and fault.get("rank", rank) == rank:
@@ -112,6 +116,31 @@ def _run(fault: dict[str, Any], words: Sequence[str]) -> int:
     if "counts" in fault and rank == 0:
         Path(fault["counts"]).write_text(json.dumps(_seen), encoding="utf-8")
     return code
+
+
+def _signal_in_step(fault: dict[str, Any]) -> None:
+    """Signals to itself in the middle of the update of number `step`, a moment apart; it then goes on."""
+    import torch
+
+    original, seen = torch.optim.AdamW.step, 0
+
+    def step(self: Any, *rest: Any, **named: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == fault["step"]:
+            for number in fault["signals_in_step"]:
+                os.kill(os.getpid(), number)
+                time.sleep(0.05)
+            Path(fault["marker"]).write_text("the step went on", encoding="utf-8")
+        return original(self, *rest, **named)
+
+    torch.optim.AdamW.step = step  # type: ignore[method-assign]
+
+
+def _set_clock_back(seconds: float) -> None:
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() - seconds  # type: ignore[assignment]
+    time.time_ns = lambda: now_ns() - int(seconds * 1e9)
 
 
 def _import_all() -> None:

@@ -21,6 +21,8 @@ from effstilts.log import Log
 from effstilts.model.memory import is_shortage
 from effstilts.retrieval import certified, integers, neighbours
 from effstilts.retrieval.embed import Embedder, Pooling
+from tests.faults.driver import Driver
+from tests.faults.recipes import words, write_recipe
 from tests.faults.shortage import FORMS, SITES, shortage
 from tests.unit.engine.test_loop import Bench, same
 
@@ -130,6 +132,29 @@ def test_an_update_that_broke_off_in_the_middle_is_not_done_twice(tokenizer: Any
     found = again.checkpoints.read_newest()
     assert kept is not None and found is not None and found.progress.step == kept.progress.step == 1
     assert same(dict(found.weights), dict(kept.weights))
+
+
+@pytest.mark.slow
+def test_on_one_rank_only(tmp_path: Path, figures: Figures) -> None:
+    """Every rank begins the step again with the same smaller budget, in the same process."""
+    from safetensors.torch import load_file
+
+    sets = ["training.dropout=0", "training.batch_size=8", "training.learning_rate=1e-4", "targets=[]"]
+    recipe, found = write_recipe(tmp_path / "data"), []
+    with Driver(tmp_path) as driver:
+        for name, fault in (("whole", {}), ("short", {"site": "forward", "capacity": 40, "rank": 1})):
+            store = tmp_path / name
+            code = driver.run(*words(recipe, store, *sets), ranks=2, **fault)
+            assert code == 0, driver.errors
+            found.append({p: load_file(str(p)) for p in sorted((store / "artefacts").rglob("model.safetensors"))})
+        lines = (store / "runs" / "crash.events.jsonl").read_text(encoding="utf-8").splitlines()
+    warnings = [event for event in map(json.loads, lines) if event["event"] == "warning"]
+    shortages = [event for event in warnings if "on 1 of 2 ranks" in event["text"]]
+    assert shortages and min(event["micro_tokens"] for event in shortages) <= 40
+    assert len(found[0]) == len(found[1]) == 2
+    worst = max(distance(*pair) for pair in zip(*(one.values() for one in found), strict=True))
+    assert worst < 1e-5
+    figures.update(shortages=len(shortages), largest_difference=worst)
 
 
 @pytest.mark.parametrize("form", FORMS)

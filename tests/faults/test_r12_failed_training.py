@@ -19,8 +19,7 @@ from effstilts.store import Store
 from effstilts.studies.report import table
 from tests.faults.recipes import words, write_recipe
 
-# One answer for every row, whatever it says: the first label's bias is out of reach of training.
-SETS = ["training.restarts=0", "retrieval={tasks: []}", "intermediate={none: {}}", "training.evaluate_every=1"]
+SETS = ["retrieval={tasks: []}", "intermediate={none: {}}", "training.evaluate_every=1"]
 
 
 def progress_of(losses: Sequence[float], scores: Sequence[float] = (), collapsed: str = "") -> Progress:
@@ -84,11 +83,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def outputs(self: Any, head: Any, encoder: Any, batch: Any) -> Any:
         found = real_outputs(self, head, encoder, batch)
-        return (
-            [[0 for _ in row] if isinstance(row, list) else row * 0 for row in found]
-            if hasattr(head, "stuck")
-            else found
-        )
+        return [row * 0 for row in found] if hasattr(head, "stuck") else found
 
     monkeypatch.setattr(Workbench, "heads", heads)
     monkeypatch.setattr(Tagging, "outputs", outputs)
@@ -105,6 +100,7 @@ def trained(store: Path) -> dict[str, Any]:
     return Store(store).facts("target", folder.name.partition("-")[2])
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_is_named_in_log_result_and_table(
     tmp_path: Path, stuck: list[int], capsys: pytest.CaptureFixture[str], figures: dict[str, Any]
 ) -> None:
@@ -124,15 +120,15 @@ def test_a_collapsed_run_is_named_in_log_result_and_table(
     figures.update(failed=facts["failed"])
 
 
+@pytest.mark.slow
 def test_it_is_begun_again_with_another_seed(tmp_path: Path, stuck: list[int], figures: dict[str, Any]) -> None:
     stuck.append(3)
     store, recipe = tmp_path / "store", write_recipe(tmp_path / "data")
-    assert main(words(recipe, store, *SETS[1:], "training.restarts=5")) == 0
+    assert main(words(recipe, store, *SETS, "training.restarts=5")) == 0
     facts = trained(store)
     assert len(facts["restarts"]) == 2 and "failed" not in facts
-    again = [
-        e["text"] for e in events(store) if e["event"] == "warning" and "begun again with another seed" in e["text"]
-    ]
+    warnings = [event["text"] for event in events(store) if event["event"] == "warning"]
+    again = [text for text in warnings if "begun again with another seed" in text]
     assert len(again) == 4, "two trainings, each with two things wrong"
     orders = [e["loss"] for e in events(store) if e["event"] == "step" and e["step"] == 1]
     assert len(set(orders[-3:])) == 3, "each draws anew"
@@ -149,8 +145,6 @@ def test_no_key_moves_where_restarts_are_left_at_none(tmp_path: Path) -> None:
     def keys(*sets: str) -> list[str]:
         loaded = load_recipe(str(recipe), sets)
         bench = Workbench(Store(tmp_path), DataConfig(tmp_path, offline=True), Log(quiet=True), loaded.tasks)
-        graph = build(loaded, bench)
-        assert all("restarts" not in step.spec.get("training", {}) for step in graph.steps) or sets[0][-1] != "0"
-        return [step.key for step in graph.steps]
+        return [step.key for step in build(loaded, bench).steps]
 
-    assert keys("training.restarts=0") != keys("training.restarts=1")
+    assert keys("training.restarts=0") == keys() != keys("training.restarts=1")
