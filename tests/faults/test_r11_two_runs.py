@@ -49,6 +49,7 @@ def test_the_same_recipe_twice(drivers: list[Driver], tmp_path: Path, amount: Am
                 break
         assert hashes(store) == hashes(quiet) and numbers(store) == numbers(quiet)
         assert not list((store / "tmp").glob("*"))
+    assert refused or not amount(0, 1), "they met"
     figures.update(rounds=rounds, refused=refused)
 
 
