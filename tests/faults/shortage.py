@@ -15,12 +15,12 @@ from effstilts.model.encoder import Encoder
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB")
 HOST = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 FORMS: dict[str, Exception] = {"cuda": CUDA, "host": HOST, "python": MemoryError()}
-SITES = ("forward", "backward", "moments", "optimizer")
+SITES = ("forward", "head", "backward", "clip", "moments", "optimizer")
 
 
 @contextmanager
 def shortage(site: str, capacity: int, form: str = "cuda") -> Iterator[dict[str, int]]:
-    """Counts what ran out. `moments` and `optimizer` run out once, whatever the micro-batch."""
+    """Counts what ran out. `clip`, `moments` and `optimizer` run out once, whatever the micro-batch."""
     counted = {"shortages": 0, "tokens": 0, "largest_done": 0}
     patch = pytest.MonkeyPatch()
 
