@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.faults.driver import Driver
+from tests.faults.recipes import Quiet
+
 FULL = os.environ.get("EFFSTILTS_FAULTS") == "full"
 # Of the full form's faults; the figures name it where it is not all.
 SHARE = float(os.environ.get("EFFSTILTS_FAULTS_SHARE", "1"))
@@ -43,6 +46,19 @@ def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             **counted,
         }
     )
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Starts once, as importing takes most of a small run's time."""
+    with Driver(tmp_path_factory.mktemp("driver")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def quiet(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
+    """What the disturbed runs of its recipe must come to."""
+    return Quiet(driver, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from typing import Any
 from effstilts.store import verify_folder
 from effstilts.synthetic import bucc, rows
 from effstilts.tasks.xtreme import UPOS
+from tests.faults.driver import Driver
 
 RECIPE = """
 name: crash
@@ -86,6 +87,22 @@ def numbers(store: Path) -> list[dict[str, Any]]:
     """The cells of the run's record."""
     record: dict[str, Any] = json.loads((store / "runs" / "crash.json").read_text(encoding="utf-8"))
     return [{key: cell[key] for key in ("task", "language", "score", "step")} for cell in record["cells"]]
+
+
+class Quiet:
+    """An undisturbed run: its recipe, its store, its seconds, how often it passed each point."""
+
+    def __init__(self, driver: Driver, folder: Path, method: str = "full", ranks: int = 1, *sets: str) -> None:
+        self.recipe, self.store = write_recipe(folder / "data", method), folder / "quiet"
+        counts = folder / "counts.json"
+        fault = {"point": "", "count": 0, "counts": str(counts)}
+        assert driver.run(*words(self.recipe, self.store, *sets), ranks=ranks, **fault) == 0, driver.errors
+        self.seconds = driver.seconds
+        self.passed: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
+        self.hashes, self.numbers = hashes(self.store), numbers(self.store)
+
+    def assert_same(self, store: Path) -> None:
+        assert hashes(store) == self.hashes and numbers(store) == self.numbers
 
 
 def clear(store: Path) -> None:

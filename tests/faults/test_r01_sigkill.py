@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,21 @@ import pytest
 
 from effstilts.store import verify_folder
 from tests.faults.driver import POINTS, Driver
-from tests.faults.recipes import clear, hashes, numbers, words, write_recipe
+from tests.faults.recipes import Quiet, clear, words
 
 pytestmark = pytest.mark.slow
 
 Amount = Callable[[int, int], int]
-ENGINES = {"zero1": ["engine.config=zero1"], "zero2": ["engine.config=zero2"], "zero3": ["engine.config=zero3"]}
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    with Driver(tmp_path_factory.mktemp("driver")) as driver:
-        yield driver
+ENGINES = ("zero1", "zero2", "zero3")
 
 
 class Killed:
     """Runs that are killed one after the other on one store; each time one comes to its end, its store must be the
     quiet run's, and the next begins anew."""
 
-    def __init__(self, driver: Driver, folder: Path, method: str, ranks: int, *sets: str) -> None:
-        self.driver, self.ranks, self.store = driver, ranks, folder / "killed"
-        recipe, quiet = write_recipe(folder / "data", method), folder / "quiet"
-        counts = folder / "counts.json"
-        code = driver.run(*words(recipe, quiet, *sets), ranks=ranks, point="", count=0, counts=str(counts))
-        assert code == 0, driver.errors
-        self.seconds = driver.seconds
-        self.passed: dict[str, int] = json.loads(counts.read_text())
-        self.expected, self.numbers = hashes(quiet), numbers(quiet)
-        self.words = words(recipe, self.store, *sets)
+    def __init__(self, driver: Driver, quiet: Quiet, store: Path, ranks: int = 1, *sets: str) -> None:
+        self.driver, self.quiet, self.store, self.ranks = driver, quiet, store, ranks
+        self.words = words(quiet.recipe, store, *sets)
         self.kills, self.finished = 0, 0
         self.at: Counter[str] = Counter()
 
@@ -54,7 +40,7 @@ class Killed:
             self.kills += 1
             return True
         assert code == 0, self.driver.errors
-        assert hashes(self.store) == self.expected and numbers(self.store) == self.numbers
+        self.quiet.assert_same(self.store)
         assert not list((self.store / "tmp").glob("*")) and not list((self.store / "work").glob("*"))
         self.finished += 1
         clear(self.store)
@@ -63,7 +49,7 @@ class Killed:
     def at_moments(self, draw: random.Random, kills: int) -> None:
         before = self.kills
         while self.kills < before + kills:
-            self.run(signals=[(draw.uniform(0.0, self.seconds), signal.SIGKILL)])
+            self.run(signals=[(draw.uniform(0.0, self.quiet.seconds), signal.SIGKILL)])
 
     def at_point(self, point: str, count: int) -> None:
         """One kill at the `count`-th time that a fresh store's run passes the point."""
@@ -93,25 +79,27 @@ def in_fast_form(here: bool, amount: Amount) -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_killed_at_random_moments(
-    driver: Driver, tmp_path: Path, method: str, amount: Amount, figures: dict[str, Any]
+    driver: Driver, quiet: Quiet, tmp_path: Path, method: str, amount: Amount, figures: dict[str, Any]
 ) -> None:
-    killed = Killed(driver, tmp_path, method, 1)
-    killed.at_moments(random.Random(1), amount(3, 200))
+    killed = Killed(driver, quiet if method == "full" else Quiet(driver, tmp_path, method), tmp_path / "killed")
+    killed.at_moments(random.Random(1), amount(2, 200))
     killed.finish()
     figures.update(killed.figures())
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_killed_at_each_named_point(
-    driver: Driver, tmp_path: Path, method: str, amount: Amount, figures: dict[str, Any]
+    driver: Driver, quiet: Quiet, tmp_path: Path, method: str, amount: Amount, figures: dict[str, Any]
 ) -> None:
     """The fast form chains the kills on one store; the full form begins each on a fresh one and lets it end."""
     in_fast_form(method == "full", amount)
-    killed = Killed(driver, tmp_path, method, 1)
-    assert set(killed.passed) == set(POINTS)
+    if method != "full":
+        quiet = Quiet(driver, tmp_path, method)
+    killed = Killed(driver, quiet, tmp_path / "killed")
+    assert set(quiet.passed) == set(POINTS)
     times = amount(0, 8)
     for point in POINTS:
-        for count in spread(killed.passed[point], times):
+        for count in spread(quiet.passed[point], times):
             killed.at_point(point, count)
             killed.finish()
         if not times and killed.run(point=point, count=1):
@@ -127,10 +115,12 @@ def test_two_ranks_of_zero(
 ) -> None:
     pytest.importorskip("deepspeed")
     in_fast_form(engine == "zero2", amount)
-    killed = Killed(driver, tmp_path, "full", 2, *ENGINES[engine])
+    sets = [f"engine.config={engine}"]
+    quiet = Quiet(driver, tmp_path, "full", 2, *sets)
+    killed = Killed(driver, quiet, tmp_path / "killed", 2, *sets)
     killed.at_moments(random.Random(2), amount(1, 30))
     for point in ("mid-write", "before-manifest", "before-rename", "update", "evaluating"):
-        for count in spread(killed.passed[point], amount(0, 3)):
+        for count in spread(quiet.passed[point], amount(0, 3)):
             clear(killed.store)
             killed.at_point(point, count)
             killed.finish()

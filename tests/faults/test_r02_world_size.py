@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,13 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.faults.driver import Driver
-from tests.faults.recipes import clear, numbers, words, write_recipe
+from tests.faults.recipes import Quiet, clear, numbers, words
 
 pytestmark = pytest.mark.slow
 
 Amount = Callable[[int, int], int]
 # Dropout draws for each rank; micro-batches of some rows each, so that there is work for four.
 SETS = ["training.dropout=0", "training.batch_size=8", "training.micro_tokens=64", "training.learning_rate=1e-4"]
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    with Driver(tmp_path_factory.mktemp("driver")) as driver:
-        yield driver
 
 
 def weights(store: Path) -> dict[str, Any]:
@@ -41,9 +35,8 @@ def weights(store: Path) -> dict[str, Any]:
 def test_killed_and_gone_on_with_over_other_worlds(
     driver: Driver, tmp_path: Path, amount: Amount, figures: dict[str, Any]
 ) -> None:
-    recipe, quiet, store = write_recipe(tmp_path / "data"), tmp_path / "quiet", tmp_path / "store"
-    assert driver.run(*words(recipe, quiet, *SETS)) == 0, driver.errors
-    expected = weights(quiet)
+    alone, store = Quiet(driver, tmp_path, "full", 1, *SETS), tmp_path / "store"
+    recipe, expected = alone.recipe, weights(alone.store)
     worst, tried = 0.0, 0
     orders = list(itertools.permutations((1, 2, 4))) if amount(0, 1) else [(4, 1, 2)]
     for worlds in orders:
@@ -57,6 +50,6 @@ def test_killed_and_gone_on_with_over_other_worlds(
         assert found.keys() == expected.keys()
         worst = max(worst, *(float((found[name].float() - expected[name].float()).abs().max()) for name in found))
         assert worst < 1e-5, worlds
-        assert [cell["step"] for cell in numbers(store)] == [cell["step"] for cell in numbers(quiet)]
+        assert [cell["step"] for cell in numbers(store)] == [cell["step"] for cell in alone.numbers]
         tried += 1
     figures.update(orders=tried, largest_difference=worst)

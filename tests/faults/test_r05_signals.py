@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,19 @@ import pytest
 
 from effstilts.store import read_manifest
 from tests.faults.driver import Driver
-from tests.faults.recipes import clear, hashes, numbers, words, write_recipe
+from tests.faults.recipes import Quiet, clear, words
 from tests.unit.engine.test_loop import Bench
 
 Amount = Callable[[int, int], int]
 BOTH = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    with Driver(tmp_path_factory.mktemp("driver")) as driver:
-        yield driver
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOTH)
-def test_in_the_middle_of_a_step(driver: Driver, tmp_path: Path, name: str, amount: Amount) -> None:
+def test_in_the_middle_of_a_step(driver: Driver, quiet: Quiet, tmp_path: Path, name: str) -> None:
     """The step is finished, its checkpoint written, nothing after it is done; the second signal does not wait."""
-    recipe, store, marker = write_recipe(tmp_path / "data"), tmp_path / "store", tmp_path / "marker"
-    settings = words(recipe, store, "training.checkpoint_every=1000")
+    store, marker = tmp_path / "store", tmp_path / "marker"
+    settings = words(quiet.recipe, store, "training.checkpoint_every=1000")
     # The third update of the first phase, which has five.
     fault: dict[str, Any] = {"step": 3, "marker": str(marker)}
     ended = driver.run(*settings, signals_in_step=[BOTH[name]], **fault)
@@ -48,16 +42,16 @@ def test_in_the_middle_of_a_step(driver: Driver, tmp_path: Path, name: str, amou
 
 
 @pytest.mark.slow
-def test_at_random_moments_of_a_run(driver: Driver, tmp_path: Path, amount: Amount, figures: dict[str, Any]) -> None:
+def test_at_random_moments_of_a_run(
+    driver: Driver, quiet: Quiet, tmp_path: Path, amount: Amount, figures: dict[str, Any]
+) -> None:
     """Wherever it strikes: training, caching, evaluating, mining. Then the same command goes on to the same bits."""
-    recipe, quiet, store = write_recipe(tmp_path / "data"), tmp_path / "quiet", tmp_path / "store"
-    assert driver.run(*words(recipe, quiet)) == 0, driver.errors
-    length, draw = driver.seconds, random.Random(3)
+    store, draw = tmp_path / "store", random.Random(3)
     ends: Counter[int] = Counter()
     longest, finished = 0.0, 0
     while ends.total() < amount(3, 100):
-        at, number = draw.uniform(0, length), draw.choice(list(BOTH.values()))
-        ended = driver.run(*words(recipe, store), signals=[(at, number)])
+        at, number = draw.uniform(0, quiet.seconds), draw.choice(list(BOTH.values()))
+        ended = driver.run(*words(quiet.recipe, store), signals=[(at, number)])
         assert "Traceback" not in driver.errors, driver.errors
         # Outside of a training nothing is lost by ending at once.
         assert ended in (0, 130, -signal.SIGTERM), driver.errors
@@ -65,11 +59,12 @@ def test_at_random_moments_of_a_run(driver: Driver, tmp_path: Path, amount: Amou
         if ended:
             ends[ended] += 1
             continue
-        assert hashes(store) == hashes(quiet) and numbers(store) == numbers(quiet)
+        quiet.assert_same(store)
         clear(store)
         finished += 1
-    assert driver.run(*words(recipe, store)) == 0
-    assert hashes(store) == hashes(quiet) and longest < 30
+    assert driver.run(*words(quiet.recipe, store)) == 0
+    quiet.assert_same(store)
+    assert longest < 30
     figures.update(
         ends={str(code): count for code, count in ends.items()}, finished=finished, longest=round(longest, 2)
     )

@@ -135,19 +135,18 @@ def test_an_update_that_broke_off_in_the_middle_is_not_done_twice(tokenizer: Any
 
 
 @pytest.mark.slow
-def test_on_one_rank_only(tmp_path: Path, figures: Figures) -> None:
+def test_on_one_rank_only(driver: Driver, tmp_path: Path, figures: Figures) -> None:
     """Every rank begins the step again with the same smaller budget, in the same process."""
     from safetensors.torch import load_file
 
     sets = ["training.dropout=0", "training.batch_size=8", "training.learning_rate=1e-4", "targets=[]"]
     recipe, found = write_recipe(tmp_path / "data"), []
-    with Driver(tmp_path) as driver:
-        for name, fault in (("whole", {}), ("short", {"site": "forward", "capacity": 40, "rank": 1})):
-            store = tmp_path / name
-            code = driver.run(*words(recipe, store, *sets), ranks=2, **fault)
-            assert code == 0, driver.errors
-            found.append({p: load_file(str(p)) for p in sorted((store / "artefacts").rglob("model.safetensors"))})
-        lines = (store / "runs" / "crash.events.jsonl").read_text(encoding="utf-8").splitlines()
+    for name, fault in (("whole", {}), ("short", {"site": "forward", "capacity": 40, "rank": 1})):
+        store = tmp_path / name
+        code = driver.run(*words(recipe, store, *sets), ranks=2, **fault)
+        assert code == 0, driver.errors
+        found.append({p: load_file(str(p)) for p in sorted((store / "artefacts").rglob("model.safetensors"))})
+    lines = (store / "runs" / "crash.events.jsonl").read_text(encoding="utf-8").splitlines()
     warnings = [event for event in map(json.loads, lines) if event["event"] == "warning"]
     shortages = [event for event in warnings if "on 1 of 2 ranks" in event["text"]]
     assert shortages and min(event["micro_tokens"] for event in shortages) <= 40
