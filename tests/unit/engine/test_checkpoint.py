@@ -1,0 +1,120 @@
+"""Checkpoints: what is written is what is read, the newest whole one, and no more of them than are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from effstilts.engine.checkpoint import KEPT, Checkpoints, Progress, Snapshot
+from effstilts.errors import StoreError
+from effstilts.log import Log
+from effstilts.store import read_manifest
+
+
+class Heard(Log):
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.warned: list[str] = []
+
+    def warn(self, text: str, **_: Any) -> None:
+        self.warned.append(text)
+
+
+def snapshot(step: int, **progress: Any) -> Snapshot:
+    weights = {"a": torch.arange(6.0).reshape(2, 3).T * step, "b": torch.tensor([step + 0.1])}
+    moments = {"a|exp_avg": torch.full((3, 2), step / 7)}
+    best = {"a": torch.zeros(3, 2) + step, "b": torch.tensor([1e-30])}
+    return Snapshot(weights, moments, best, Progress(step=step, **progress))
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+FULL = {
+    "best_step": 4, "best_score": 0.25, "without_gain": 2, "stopped": True, "seconds": 1.5, "tokens": 10,
+    "padded_tokens": 12, "loss_sum": 3.25, "history": [{"step": 4, "score": 0.25}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("progress", [{}, FULL], ids=["before the first evaluation", "after"])
+def test_what_is_written_is_read(tmp_path: Path, progress: dict[str, Any]) -> None:
+    written = snapshot(5, **progress)
+    Checkpoints(tmp_path / "w", Heard()).write(written)
+    found = Checkpoints(tmp_path / "w", Heard()).read_newest()
+    assert found is not None and found.progress == written.progress
+    assert all(same(getattr(found, part), getattr(written, part)) for part in ("weights", "moments", "best"))
+    folder = tmp_path / "w" / "checkpoint-00000005"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.safetensors", "manifest.json", "moments.safetensors", "progress.json", "weights.safetensors",
+    ]  # fmt: skip
+    assert read_manifest(folder)["facts"] == {"step": 5}
+    kept = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    assert kept["best_score"] == (0.25 if progress else None), "JSON has no infinity"
+    assert not list((tmp_path / "w" / "tmp").iterdir())
+
+
+def test_a_fresh_progress_has_done_nothing() -> None:
+    made = Progress()
+    assert (made.step, made.best_step, made.best_score, made.without_gain) == (0, -1, float("-inf"), 0)
+    assert (made.stopped, made.seconds, made.tokens, made.padded_tokens, made.loss_sum) == (False, 0.0, 0, 0, 0.0)
+    assert made.history == [] and Progress().history is not made.history
+
+
+def test_a_best_score_of_nothing_is_kept_apart_from_one_at_step_0(tmp_path: Path) -> None:
+    """Scored at step 0 with any score, that score is kept; never scored, it is below every score."""
+    kept = Checkpoints(tmp_path, Heard())
+    for progress in ({"best_step": 0, "best_score": 0.0}, {"best_step": -1}):
+        kept.write(snapshot(3, **progress))
+        found = kept.read_newest()
+        assert found is not None and found.progress == Progress(step=3, **progress)
+
+
+def test_the_newest_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, Heard())
+    for step in (2, 9, 10, 100):
+        kept.write(snapshot(step))
+        found = kept.read_newest()
+        assert found is not None and found.progress.step == step
+    assert KEPT == 2
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-00000010", "checkpoint-00000100"]
+
+
+def test_none_where_there_is_none(tmp_path: Path) -> None:
+    log = Heard()
+    assert Checkpoints(tmp_path / "nothing", log).read_newest() is None and not log.warned
+
+
+def test_a_damaged_one_is_named_removed_and_passed_over(tmp_path: Path) -> None:
+    log = Heard()
+    kept = Checkpoints(tmp_path, log)
+    kept.write(snapshot(1))
+    kept.write(snapshot(2))
+    (tmp_path / "checkpoint-00000002" / "best.safetensors").unlink()
+    found = kept.read_newest()
+    assert found is not None and found.progress.step == 1
+    (said,) = log.warned
+    assert "passing over a damaged checkpoint" in said and "checkpoint-00000002" in said
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000001"]
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+
+    kept = Checkpoints(tmp_path, Heard())
+    kept.write(snapshot(1))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(StoreError, match="checkpoint-00000002: the disk is full"):
+        kept.write(snapshot(2))
+    found = kept.read_newest()
+    assert found is not None and found.progress.step == 1
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000001"]
+    assert not list((tmp_path / "tmp").iterdir())
