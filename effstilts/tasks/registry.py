@@ -83,7 +83,7 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     unknown key, a missing role, a format that does not exist.
     """
     at = f"tasks.{name}"
-    fields = {f.name for f in dataclasses.fields(Task)} - {"synthetic"}
+    fields = {f.name for f in dataclasses.fields(Task)} - {"synthetic", "name"}
     allowed = fields | {"extends", "format", "language_codes"}
     if not isinstance(spec, Mapping):
         raise RecipeError(f"{at}: expected a mapping, got {spec!r}")

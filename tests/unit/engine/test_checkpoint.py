@@ -118,3 +118,20 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     assert found is not None and found.progress.step == 1
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000001"]
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_one_that_cannot_be_deleted_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Heard()
+    kept = Checkpoints(tmp_path, log)
+    for step in (1, 2):
+        kept.write(snapshot(step))
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.unlink", refused)
+    kept.write(snapshot(3))
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 3
+    (tmp_path / "checkpoint-00000003" / "progress.json").write_text("{}", encoding="utf-8")
+    found = kept.read_newest()
+    assert found is not None and found.progress.step == 2 and len(log.warned) == 1

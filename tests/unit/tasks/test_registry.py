@@ -161,3 +161,9 @@ def test_plug_ins(plug_in: Any) -> None:
 def test_a_holdout_is_not_by_a_role_of_several_columns() -> None:
     with pytest.raises(RecipeError, match="made of several columns; name one of them"):
         declare("mine", {"extends": "cosmosqa", "holdout": {"share": 0.1, "by": "prompt"}})
+
+
+@pytest.mark.parametrize("spec", [{"extends": "xnli", "name": "other"}, {"kind": "classification", "name": "other"}])
+def test_a_task_is_named_by_its_key_alone(spec: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"tasks.mine: unknown key 'name'"):
+        declare("mine", spec)
