@@ -48,11 +48,66 @@ def test_a_step_is_a_pure_function() -> None:
     assert late.keys.tolist() == again.keys.tolist()
 
 
+def splitmix(state: int) -> int:
+    """Steele, Lea and Flood 2014, figure 17, in whole numbers of Python."""
+    mask = 2**64 - 1
+    z = (state + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), max_size=4))
+def test_mix_and_key_are_splitmix(parts: list[int]) -> None:
+    numbers = [part % 2**64 for part in parts]
+    assert mix(np.array(numbers, np.uint64)).tolist() == [splitmix(number) for number in numbers]
+    state = 0
+    for number in numbers:
+        state = splitmix(state ^ splitmix(number))
+    assert int(key(*parts)) == state
+
+
 def test_pinned_numbers_so_that_an_upgrade_cannot_change_an_order() -> None:
+    """A run that is resumed, and one that is repeated in ten years, sees these rows with these keys."""
     assert mix(np.array([0, 1], np.uint64)).tolist() == [16294208416658607535, 10451216379200822465]
-    assert permutation(6, 1, 0).tolist() == permutation(6, 1, 0).tolist()
+    assert permutation(12, 3, 2).tolist() == [1, 11, 2, 8, 6, 4, 7, 5, 3, 9, 10, 0]
     assert permutation(50, 1, 0).tolist() != permutation(50, 1, 1).tolist()
     assert permutation(50, 1, 0).tolist() != permutation(50, 2, 0).tolist()
+    rows, keys = stream(5, 9, 3, 4)
+    assert rows.tolist() == [1, 3, 2, 1]
+    assert keys.tolist() == [1564687333225039923, 2884522084910762273, 10796821378528804098, 5368725546834657918]
+    mixed = Order((7, 30, 11), (3.0, 1.0, 6.0), 4, 5)
+    for step, task, drawn, first in (
+        (0, 2, [5, 4, 9, 10], 4091957094291753872),
+        (1, 2, [1, 0, 8, 7], 6650993867542280712),
+        (999, 0, [6, 4, 6, 5], 588858242965879761),
+        (1000, 1, [23, 19, 1, 18], 9158232479580285760),
+        (12345, 0, [6, 0, 5, 4], 10852767483251387555),
+    ):
+        batch = mixed.batch(step)
+        assert (batch.task, batch.rows.tolist(), int(batch.keys[0])) == (task, drawn, first)
+    assert uniform(np.array([1, 2], np.uint64), 3).tolist() == [
+        [0.36818951565166946, 0.46696631092582586, 0.651475462601699],
+        [0.3922164624235318, 0.09139235830587256, 0.5121232254543582],
+    ]
+
+
+def test_an_order_that_is_kept_cannot_be_written_to() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        permutation(5, 0, 0)[0] = 1
+
+
+def test_a_run_has_at_least_one_step_and_rounds() -> None:
+    assert Order((3,), (1.0,), 10, 0).steps_for(0.01) == 1
+    assert Order((30,), (1.0,), 10, 0).steps_for(0.5) == 2 and Order((31,), (1.0,), 10, 0).steps_for(1) == 4
+    assert Order((30, 5), (1.0, 1.0), 10, 0).steps_for(3) == 12
+    assert Order((1, 1), (1.0, 1e9), 1, 0).cycle == (1, 100_000), "a task has at least one step of a cycle"
+
+
+@pytest.mark.parametrize("sizes", [(), (3, 0), (3,), (3, 4, 5), (-1, 2)])
+def test_sizes_and_weights_must_fit(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a positive size and a weight"):
+        Order(sizes, (1.0, 1.0), 4, 0)
 
 
 def test_keys_differ_between_epochs_and_rows() -> None:
