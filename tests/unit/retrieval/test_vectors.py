@@ -180,3 +180,82 @@ def test_the_command_takes_its_share_from_the_launcher(
     monkeypatch.setenv("RANK", "2")
     capsys.readouterr()
     assert main(words) == 2
+
+
+def test_damage_is_found_before_an_array_is_given(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import effstilts.retrieval.vectors as module
+
+    store(tmp_path / "v", encoder)
+    read: list[str] = []
+    original = module.file_hash
+    monkeypatch.setattr(module, "file_hash", lambda path: read.append(path.name) or original(path))
+    made = Vectors.open(tmp_path / "v")
+    made.load("layer1-mean")
+    made.load("layer1-mean")
+    assert read == ["layer1-mean.npy"], "once"
+    made.verify()
+    assert read == ["layer1-mean.npy", "layer1-mean.npy", "layer3-cls.npy"], "verify reads again"
+    path = tmp_path / "v" / "layer1-mean.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(StoreError, match=r"layer1-mean.npy is damaged: its hash does not match; delete .*v and embed"):
+        made.verify()
+    with pytest.raises(StoreError, match="is damaged"):
+        made.load("layer1-mean")
+    assert made.load("layer3-cls").shape == (24, encoder.hidden_size)
+    path.unlink()
+    with pytest.raises(StoreError, match="is damaged"):
+        Vectors.open(tmp_path / "v").load("layer1-mean")
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    from effstilts.store import file_hash, signed
+
+    path = tmp_path / "a.npy"
+    for content in (np.array([{}, {}], dtype=object), np.zeros(0)):
+        np.save(path, content, allow_pickle=True)
+        if not len(content):
+            path.write_bytes(b"no array")
+        facts = {"arrays": {"a": {"sha256": file_hash(path)}}, "sentences": 2}
+        (tmp_path / "manifest.json").write_text(signed(facts))
+        with pytest.raises(StoreError, match="it holds no array of numbers"):
+            Vectors.open(tmp_path).load()
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "job.json"])
+def test_damaged_documents_are_named(encoder: Any, tmp_path: Path, part: str) -> None:
+    store(tmp_path / "v", encoder)
+    path = tmp_path / "v" / part
+    path.write_text(path.read_text().replace("float32", "float16"))
+    with pytest.raises(StoreError, match=f"{part} is damaged .*hash does not match.*delete"):
+        store(tmp_path / "v", encoder)
+
+
+def test_a_shard_with_other_numbers_is_made_again(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    import effstilts.retrieval.vectors as module
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_merge", lambda *_: None)
+        store(tmp_path / "v", encoder)
+    shards = sorted((tmp_path / "v" / "shards").iterdir())
+    assert len(shards) == 5
+    for path, change in zip(shards, ("numbers", "a name", "a dtype", "one array", "no facts"), strict=True):
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="numpy") as file:
+            facts = dict(file.metadata())
+        arrays = load_file(str(path))
+        if change == "numbers":
+            arrays["layer1-mean"] = arrays["layer1-mean"] + 1
+        elif change == "a name":
+            arrays["layer9-mean"] = arrays.pop("layer1-mean")
+        elif change == "a dtype":
+            arrays["layer1-mean"] = arrays["layer1-mean"].view(np.int32)
+        elif change == "one array":
+            del arrays["layer3-cls"]
+        else:
+            facts = {}
+        save_file(arrays, str(path), facts)
+        assert module._shard_facts(path) == {}, change
+    check(store(tmp_path / "v", encoder), encoder)
