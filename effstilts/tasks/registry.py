@@ -18,6 +18,7 @@ from effstilts.tasks.synthetic import SYNTHETIC
 from effstilts.tasks.task import FORMAT_OF_ENDING, FORMATS, ROLES, SPLITS, UNFOLDINGS, Files, Holdout, Hub, Task
 from effstilts.tasks.xtreme import XTREME
 from effstilts.tasks.xtreme_r import XTREME_R
+from effstilts.yaml_tree import decode
 
 ENTRY_POINTS = "effstilts.tasks"
 _SCORES = {"classification": "accuracy", "choice": "accuracy", "span": "f1", "tagging": "f1"}
@@ -102,13 +103,13 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     if "files" in values:
         values["files"] = _files(at, values["files"], spec.get("format"), spec.get("language_codes"))
     if "hub" in values:
-        values["hub"] = _hub(at + ".hub", values["hub"])
+        values["hub"] = decode(Hub, values["hub"], f"{at}.hub")
     if "parts" in values:
         values["parts"] = _parts(at, values["parts"])
         values.setdefault("columns", values["parts"][0].columns)
         values.setdefault("labels", list(values["parts"][0].labels))
     if "holdout" in values:
-        values["holdout"] = _dataclass(at + ".holdout", Holdout, values["holdout"])
+        values["holdout"] = decode(Holdout, values["holdout"], f"{at}.holdout")
     if isinstance(values.get("labels"), Mapping):
         values["labels"] = _labels_of(f"{at}.labels", values["labels"])
     for key in ("labels", "languages", "drop_labels", "train_languages"):
@@ -120,6 +121,8 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     for key in ("label_values", "values", "columns"):
         if key in values and not isinstance(values[key], Mapping):
             raise RecipeError(f"{at}.{key}: expected a mapping, got {values[key]!r}")
+    if "values" in values:
+        values["values"] = decode(Mapping[str, Mapping[str, str]], values["values"], f"{at}.values")
     if "label_values" in values:
         values["label_values"] = {str(k): str(v) for k, v in values["label_values"].items()}
     if base is None:
@@ -156,14 +159,8 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any) -> Files:
             raise RecipeError(f"{at}: no format {formats[split]!r}{hint}; there are {', '.join(FORMATS)}")
     if not paths:
         raise RecipeError(f"{at}.files: names no file")
-    return Files(paths, next(iter(formats.values())), formats, dict(codes or {}))
-
-
-def _hub(at: str, spec: Any) -> Hub:
-    if isinstance(spec, Mapping) and spec.get("mirror") is not None:
-        spec = {**spec, "mirror": _hub(at + ".mirror", spec["mirror"])}
-    hub: Hub = _dataclass(at, Hub, spec)
-    return hub
+    codes = decode(Mapping[str, str], codes or {}, f"{at}.language_codes")
+    return Files(paths, next(iter(formats.values())), formats, codes)
 
 
 def _parts(at: str, spec: Any) -> tuple[Task, ...]:
@@ -198,19 +195,6 @@ def _format_of(at: str, path: str) -> str:
     return FORMAT_OF_ENDING[plain.suffix]
 
 
-def _dataclass(at: str, kind: Any, spec: Any) -> Any:
-    names = {f.name for f in dataclasses.fields(kind)}
-    if not isinstance(spec, Mapping):
-        raise RecipeError(f"{at}: expected a mapping with {', '.join(sorted(names))}")
-    for key in spec:
-        if key not in names:
-            raise RecipeError(f"{at}: unknown key {key!r}{did_you_mean(str(key), names)}")
-    try:
-        return kind(**spec)
-    except TypeError as error:
-        raise RecipeError(f"{at}: {error}") from error
-
-
 def _check_types(at: str, values: Mapping[str, Any]) -> None:
     for key, kinds in {
         "max_length": int,
@@ -219,6 +203,9 @@ def _check_types(at: str, values: Mapping[str, Any]) -> None:
         "train_on": str,
         "train_first": str,
         "score": str,
+        "head": str,
+        "description": str,
+        "pooled": bool,
     }.items():
         if key in values and (not isinstance(values[key], kinds) or (kinds is int and isinstance(values[key], bool))):
             raise RecipeError(f"{at}.{key}: expected {kinds.__name__}, got {values[key]!r}")

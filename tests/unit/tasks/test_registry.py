@@ -167,3 +167,20 @@ def test_a_holdout_is_not_by_a_role_of_several_columns() -> None:
 def test_a_task_is_named_by_its_key_alone(spec: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"tasks.mine: unknown key 'name'"):
         declare("mine", spec)
+
+
+@pytest.mark.parametrize(
+    ("part", "spec", "words"),
+    [
+        ("holdout", {"by": {"x": "context"}}, "holdout: by: expected str"),
+        ("holdout", {"share": "much"}, "holdout: share: expected float"),
+        ("hub", {"id": "a/b", "splits": {"train": ["x"]}}, r"hub: splits.train: expected str"),
+        ("hub", {"id": "a/b"}, "hub: the key 'splits' is missing"),
+        ("hub", {"id": "a/b", "splits": {"train": "t"}, "mirror": {"id": 1.5}}, "hub: mirror: the key 'splits'"),
+        ("values", {"question": "cause"}, "values: question: expected a mapping"),
+        ("pooled", "yes please", "pooled: expected bool"),
+    ],
+)
+def test_what_stands_in_a_declaration_has_its_type(part: str, spec: Any, words: str) -> None:
+    with pytest.raises(RecipeError, match=f"tasks.mine.{words}"):
+        declare("mine", {"extends": "xnli", part: spec})
