@@ -195,7 +195,10 @@ def decode(kind: Any, value: Any, where: str, path: str = "", shorthands: Mappin
         for key in value:
             if not str(key).isprintable():
                 raise RecipeError(f"{at}: {key!r} is no name: it holds what cannot be printed")
-        return {key: decode(arguments[1], item, where, f"{path}.{key}", shorthands) for key, item in value.items()}
+        return {
+            key: decode(arguments[1], item, where, f"{path}.{key}" if path else str(key), shorthands)
+            for key, item in value.items()
+        }
     return _scalar(kind, value, at)
 
 

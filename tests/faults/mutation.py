@@ -36,8 +36,11 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "order": {"effstilts/data/order.py": ("tests/unit/data/test_order.py",)},
     "metrics": {
-        "effstilts/evaluation/metrics.py": ("tests/unit/evaluation", "tests/unit/kinds/test_span_scores.py"),
-        "effstilts/evaluation/qa_text.py": ("tests/unit/evaluation",),
+        "effstilts/evaluation/metrics.py": ("tests/unit/evaluation/test_metrics.py",),
+        "effstilts/evaluation/qa_text.py": (
+            "tests/unit/evaluation/test_qa_text.py",
+            "tests/unit/evaluation/test_official_scripts.py",
+        ),
         "effstilts/evaluation/ranking.py": ("tests/unit/evaluation/test_ranking.py",),
     },
     "statistics": {"effstilts/evaluation/significance.py": ("tests/unit/evaluation/test_significance.py",)},

@@ -213,3 +213,32 @@ def test_a_tasks_weight_does_not_depend_on_how_its_languages_share_it(
         if own:
             rows = min(sum(sizes[i] for i in own), cap)
             assert sum(found[i] for i in own) == pytest.approx(rows ** (1 / temperature))
+
+
+@pytest.mark.parametrize(
+    ("shares", "fixed", "possible"),
+    [
+        ([Share(weight=99.0), Share()], True, False),
+        ([Share(weight=100.0), Share()], True, True),
+        ([Share(weight=3.0), Share()], False, True),
+        ([Share(weight=3.0), Share("a")], True, True),
+        ([Share(weight=98.0), Share(), Share()], True, False),
+        ([Share(weight=99.0), Share(), Share()], True, True),
+    ],
+)
+def test_a_cycle_is_long_where_a_task_gets_fewer_than_ten_of_a_thousand(
+    shares: list[Share], fixed: bool, possible: bool
+) -> None:
+    assert long_cycle_possible(shares, fixed) is possible
+
+
+def test_one_task_has_no_mixture() -> None:
+    assert mixture([7], [Share("a", 5.0, 0.5)], 3, 9.0, fixed=False) == ((1.0,), [7])
+
+
+def test_a_language_counts_at_least_one_row_and_at_most_its_own() -> None:
+    shares = [Share("a", 1.0, 1.0), Share("a", 1.0, 1.0)]
+    assert mixture([1000, 1], shares, 100, 1.0, fixed=False)[1] == [100, 1]
+    assert mixture([4, 4], shares, 100, 1.0, fixed=False)[1] == [4, 4]
+    flat = [Share("a", 1.0, 0.0), Share("a", 1.0, 0.0)]
+    assert mixture([1000, 2], flat, 100, 1.0, fixed=False)[1] == [50, 2]

@@ -215,3 +215,10 @@ def test_majority_share() -> None:
     assert majority_share(np.array(["b", "a"])) == ("b", 50.0)  # the first seen of two
     with pytest.raises(DataError, match="no predictions"):
         majority_share([])
+
+
+@quickly
+@given(tagged(["O", "AB", "AC", "VX", "VY", "B", "I", "I-", "-A"]))
+def test_span_f1_is_seqevals_over_tags_of_two_letters(pair: Pair) -> None:
+    """The type of a tag without hyphen is all but its first letter."""
+    check_against_seqeval(pair)

@@ -142,3 +142,35 @@ def test_bad_values_are_named() -> None:
         paired_bootstrap([1.0], [1.0], resamples=0)
     with pytest.raises(ValueError, match="resamples must be at least 1"):
         sign_flip_test([1.0] * 21, resamples=0)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 1.1])
+def test_a_level_is_between_0_and_1(level: float) -> None:
+    for test in (lambda: bootstrap_interval([1.0, 2.0], level=level), lambda: paired_bootstrap([1.0], [2.0], level)):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            test()
+    with pytest.raises(ValueError, match="resamples must be at least 1, not 0"):
+        bootstrap_interval([1.0, 2.0], resamples=0)
+    assert bootstrap_interval([1.0, 2.0], resamples=1).low in (1.0, 1.5, 2.0)
+
+
+@pytest.mark.parametrize(("up", "down"), [(14, 8), (18, 6), (11, 11)])
+def test_sampled_signs_give_the_binomials_tails(up: int, down: int) -> None:
+    """Of n equal differences the sum of random signs is 2 B(n, 1/2) - n."""
+    count, sum_ = up + down, up - down
+    expected = sum(math.comb(count, k) for k in range(count + 1) if abs(2 * k - count) >= sum_) / 2**count
+    found = sign_flip_test([1.0] * up + [-1.0] * down, resamples=20_000)
+    assert not found.exact and found.p_value == pytest.approx(expected, abs=0.012)
+    assert found.mean_difference == sum_ / count and found.smallest_p_value == 2.0 ** (1 - count)
+
+
+def test_the_message_names_the_test() -> None:
+    for test, words in (
+        (lambda: paired_bootstrap([1.0], [math.nan]), "paired bootstrap: value 0"),
+        (lambda: paired_bootstrap([1.0, math.inf], [1.0, 1.0]), "paired bootstrap: value 1"),
+        (lambda: bootstrap_interval([]), "bootstrap: a list of at least one number"),
+        (lambda: median_and_spread([[1.0]]), "median: a list"),  # type: ignore[list-item]
+        (lambda: sign_flip_test([]), "sign-flip test: a list"),
+    ):
+        with pytest.raises(DataError, match=words):
+            test()
