@@ -64,10 +64,10 @@ def parent_of(process: int) -> int | None:
 
 
 def _is_launcher(process: int) -> bool:
-    """By the interpreter's script or module: `python [-options] [-m] WORD`."""
+    """By its script or module: `python [-options] [-m] WORD`."""
     try:
         words = Path(f"/proc/{process}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
         return False
     named = next((word for word in words[1:] if not word.startswith("-")), "")
-    return not _LAUNCHERS.isdisjoint((named.rpartition("/")[2], words[0].rpartition("/")[2]))
+    return "python" in words[0].rpartition("/")[2] and named.rpartition("/")[2] in _LAUNCHERS
