@@ -180,7 +180,7 @@ def draw(options: argparse.Namespace) -> None:
     right.axhline(100 / results["pairs"], color="#999", ls=":", lw=1, label="chance")
     right.set_ylabel(f"Tatoeba accuracy among {results['pairs']}, mean of {count} languages (%)")
     right.set_ylim(bottom=0)
-    right.legend(fontsize=8, frameon=False)
+    right.legend(fontsize=8, ncols=2, loc=(0.3, 0.08), frameon=False)
     for axis in (left, right):
         axis.set_xlabel(unit)
         axis.spines[["top", "right"]].set_visible(False)
