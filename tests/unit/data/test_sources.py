@@ -574,7 +574,7 @@ def test_braces_in_a_path_are_only_those_of_the_language(tmp_path: Path) -> None
         (NLI | {"labels": {"file": "/nowhere.txt"}}, ["labels", "/nowhere.txt cannot be read"]),
         (NLI | {"labels": {"path": "x"}}, ["mapping with `file` alone"]),
         (NLI | {"hub": {"id": "a", "splits": {"trian": "train"}}}, ["hub.splits", "did you mean 'train'"]),
-        (NLI | {"hub": {"id": "a", "config": [3], "splits": {}}}, ["mine.hub.config", "[3]"]),
+        (NLI | {"hub": {"id": "a", "config": [3], "splits": {}}}, ["mine.hub: config", "[3]"]),
         (NLI | {"columns": {"text": ["a", "b"], "label": "c"}}, ["columns.text", "one column"]),
     ],
 )
