@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -125,18 +126,21 @@ def alone(count: int, dim: int, method: str = "auto") -> dict[str, float] | None
     over the vectors', less what the process takes without any. None where Linux does not tell."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    made = []
+    made = _child(count, dim, method)
+    peak = (made["peak"] - _child(8, dim, method)["peak"]) / (2 * count * dim * 4)
+    return {"seconds": made["seconds"], "processor": made["processor"], "peak over vectors": peak}
+
+
+@functools.cache
+def _child(count: int, dim: int, method: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        for size in (8, count):
-            paths = [str(Path(folder) / f"{name}.npy") for name in "xy"]
-            for path, values in zip(paths, planted(size, dim), strict=True):
-                np.save(path, values)
-            command = [sys.executable, "-c", _CHILD, *paths, method, str(torch.get_num_threads())]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            made.append(json.loads(done.stdout.split("\n")[-2]))
-    vectors = 2 * count * dim * 4
-    peak = (made[1]["peak"] - made[0]["peak"]) / vectors
-    return {"seconds": made[1]["seconds"], "processor": made[1]["processor"], "peak over vectors": peak}
+        paths = [str(Path(folder) / f"{name}.npy") for name in "xy"]
+        for path, values in zip(paths, planted(count, dim), strict=True):
+            np.save(path, values)
+        command = [sys.executable, "-c", _CHILD, *paths, method, str(torch.get_num_threads())]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    made: dict[str, float] = json.loads(done.stdout.split("\n")[-2])
+    return made
 
 
 def text_of(record: dict[str, Any], depth: int = 0) -> str:

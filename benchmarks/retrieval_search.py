@@ -38,8 +38,8 @@ def neighbours(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     x, y = planted(count, dim)
     kept: dict[str, Any] = {}
 
-    def ours(method: str, x: np.ndarray = x, y: np.ndarray = y) -> Any:
-        kept[method] = both_directions(x, y, NEIGHBOURS, method)  # type: ignore[arg-type]
+    def ours(method: Any) -> None:
+        kept[method] = both_directions(x, y, NEIGHBOURS, method)
 
     def flat() -> None:
         kept["flat"] = faiss_flat(x, y, NEIGHBOURS)
@@ -57,7 +57,7 @@ def neighbours(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     few = min(count, 5000)
     small = alternate(
         {
-            "effstilts": lambda: ours("auto", x[:few], y[:few]),
+            "effstilts": lambda: both_directions(x[:few], y[:few], NEIGHBOURS),
             "sentence-transformers semantic_search": lambda: semantic_search(x[:few], y[:few], NEIGHBOURS),
         },
         2,

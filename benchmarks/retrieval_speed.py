@@ -71,7 +71,7 @@ def main() -> None:
             "processor": processor or platform.processor(),
             "threads": options.threads,
             "bf16 over fp32": round(bf16_gain(), 2),
-            "int8 over fp32": round(int8_gain(), 2),
+            "int8 over the next": round(int8_gain(), 2),
             "torch": torch.__version__,
             "faiss": faiss.__version__,
             "note": options.note,

@@ -112,7 +112,7 @@ def _scan(
 def _ways(method: Method, queries: NDArray[Any], database: NDArray[Any], count: int) -> list[Method]:
     if method != "auto":
         return [method] if method != "faiss" else []
-    from effstilts.model.packed import bf16_gain, resolve_precision
+    from effstilts.model.packed import resolve_precision
 
     products = len(queries) * len(database)
     if products < _WORTH_SCANNING or count > 64:
@@ -120,7 +120,7 @@ def _ways(method: Method, queries: NDArray[Any], database: NDArray[Any], count: 
     ways: list[Method] = []
     fast = resolve_precision("auto", torch.device(_device())) == "bf16"
     suits = products >= _WORTH_INTEGERS and queries.shape[1] >= _INT8_DIMENSIONS and count <= 16
-    if suits and _device() == "cpu" and integers.int8_gain() > _INT8_FASTER * (bf16_gain() if fast else 1):
+    if suits and _device() == "cpu" and integers.int8_gain() > _INT8_FASTER:
         ways.append("int8")
     return [*ways, "bf16"] if fast else ways
 
