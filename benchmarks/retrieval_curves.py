@@ -98,6 +98,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     grown = record.get("growth", {})
@@ -109,6 +110,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
         ylabel="seconds of one thread",
         title=f"both directions, exact: n^{grown.get('processor time exponent')}",
     )
+    left.xaxis.set_minor_formatter(NullFormatter())
     memory = left.twinx()
     memory.plot(sizes, [p["peak over vectors"] for p in points], "s--", color="tab:gray")
     memory.set(ylabel="peak memory over the vectors (dashed)", ylim=(0, None))

@@ -170,12 +170,13 @@ def test_int8_gives_up_where_it_tells_too_little_apart() -> None:
 
 
 def test_int8_is_taken_where_its_products_are_right_and_faster(monkeypatch: Any) -> None:
-    x = np.zeros((9000, 256), np.float32)
+    x = np.broadcast_to(np.float32(0), (24_000, 256))
     monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda: 2.0)
     for gain, taken in ((1.9, ["int8", "bf16"]), (1.2, ["bf16"])):
         monkeypatch.setattr(integers, "int8_gain", lambda gain=gain: gain)
         assert neighbours._ways("auto", x, x, 4) == taken
     assert neighbours._ways("auto", x, x, 40) == neighbours._ways("auto", x[:, :64], x[:, :64], 4) == ["bf16"]
+    assert neighbours._ways("auto", x[:20_000], x, 4) == ["bf16"]
     monkeypatch.undo()
     integers.int8_gain.cache_clear()
     right = torch._int_mm
