@@ -165,9 +165,9 @@ def scan(
     """The `count` nearest targets of each source, and of each target the nearest sources if `both`; None where the
     codes tell too little of these vectors apart.
 
-    source [n, D], target [m, D], count at most n and m: arrays or memory maps; float16 is taken as float32. Memory beyond
-    the vectors: some 40 MB, D + 96 bytes for a target and about 1 KB for a pair of vectors. DataError for numbers that are
-    not finite.
+    source [n, D], target [m, D], count at most n and m: arrays or memory maps; float16 is taken as float32. Memory
+    beyond the vectors: some 40 MB, D + 96 bytes for a target and about 1 KB for a pair of vectors. DataError for
+    numbers that are not finite.
     """
     codes = encode(source, target)
     if codes is None:
