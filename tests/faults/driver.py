@@ -23,8 +23,8 @@ from types import TracebackType
 from typing import Any
 
 POINTS = (
-    "mid-write", "before-manifest", "mid-manifest", "before-rename", "after-rename", "mid-removal", "between-steps",
-    "caching", "evaluating", "embedding", "mining", "update", "event", "record",
+    "update", "mid-write", "before-manifest", "mid-manifest", "before-rename", "after-rename", "mid-removal",
+    "between-steps", "caching", "evaluating", "embedding", "mining", "event", "record",
 )  # fmt: skip
 _seen: dict[str, int] = {}
 

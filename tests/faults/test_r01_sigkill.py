@@ -105,7 +105,7 @@ def test_killed_at_each_named_point(
         if not times and killed.run(point=point, count=1):
             killed.at[point] += 1
     killed.finish()
-    assert sum(killed.at.values()) >= len(POINTS) - 4
+    assert len(killed.at) >= len(POINTS) - 2
     figures.update(killed.figures())
 
 

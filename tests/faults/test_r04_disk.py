@@ -61,7 +61,7 @@ def test_a_disk_that_fails_at_any_call(
     quiet.assert_same(store)
     calls = json.loads(counts.read_text())["library_call"]
     assert calls > 300, "the faults are where the library writes"
-    tried = min(amount(8, 2 * calls), 2 * calls)
+    tried = min(amount(6, 2 * calls), 2 * calls)
     refused = 0
     for number in range(tried):
         code = list(SAID)[number % 2]
@@ -74,7 +74,7 @@ def test_a_disk_that_fails_at_any_call(
             assert_one_line(driver.errors, SAID[code])
             refused += 1
         assert_whole(store)
-        if number % amount(4, 1) == 0:
+        if number % amount(3, 1) == 0:
             assert driver.run(*words(quiet.recipe, store)) == 0, driver.errors
             quiet.assert_same(store)
     assert refused >= 0.9 * tried
