@@ -24,8 +24,14 @@ _rows: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 @pytest.fixture
 def amount() -> Callable[[int, int], int]:
-    """How many faults to inject: `amount(fast, full)`."""
-    return lambda fast, full: max(fast, round(SHARE * full)) if FULL else fast
+    """How many faults to inject: `amount(fast, full)`; a `full` that is less is a stride and not shared."""
+
+    def of(fast: int, full: int) -> int:
+        if not FULL:
+            return fast
+        return full if full < fast else max(fast, round(SHARE * full))
+
+    return of
 
 
 @pytest.fixture
