@@ -7,7 +7,11 @@ The command line prints that line and exits with the kind's code; anything else 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What would end the line, steer a terminal, or is no text: files hold such, and messages quote files.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class EffstiltsError(Exception):
@@ -15,6 +19,10 @@ class EffstiltsError(Exception):
 
     exit_code = 1
     said = False
+
+    def __str__(self) -> str:
+        """The message as one line that can be printed."""
+        return _CONTROL.sub(lambda found: repr(found[0])[1:-1], super().__str__())
 
 
 class RecipeError(EffstiltsError):

@@ -272,7 +272,7 @@ def test_a_hand_over_keeps_the_encoder_and_freshens_the_head(tiny_recipe: Path, 
     assert all(not torch.equal(heads[0][name], other[name]) for other in heads[1:])
 
 
-def test_a_damaged_artefact_is_refused_by_name(
+def test_a_damaged_artefact_is_named_and_made_again(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
@@ -285,7 +285,11 @@ def test_a_damaged_artefact_is_refused_by_name(
     code = main(["run", str(tiny_recipe), "--store", str(store), "--offline", "--quiet", "--set", "seeds=[1]",
                  "--set", "targets.0.training.steps=3"])  # fmt: skip
     error = capsys.readouterr().err
-    assert code == 5 and "model.safetensors is damaged" in error and "Traceback" not in error
+    assert code == 0 and "model.safetensors is damaged" in error and "Traceback" not in error
+    content[-5] ^= 4
+    assert weights.read_bytes() == content, "as it was, bit for bit"
+    (aside,) = (store / "damaged").iterdir()
+    assert aside.name.startswith(mlm.name)
 
 
 def test_masked_lm_training_goes_on_from_a_checkpoints_own_head(

@@ -219,8 +219,8 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
             accepted += 1
         except EffstiltsError as refused:
             error = refused
-            if "\n" in str(refused):
-                problem = f"a message of several lines: {refused}"
+            if re.search("[\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff]", str(refused)):
+                problem = f"a message that is not one line of text: {refused}"
         except Exception as escaped:
             problem = f"{type(escaped).__name__}: {escaped}"
         seconds = time.process_time() - start

@@ -189,3 +189,18 @@ def test_spaces_of_few_rows_and_bad_names() -> None:
         into_space(x, y, "flat")
     with pytest.raises(DataError, match="all vectors are the same"):
         into_space(np.ones((2, 3)), np.ones((2, 3)), "whiten")
+
+
+@pytest.mark.parametrize(
+    ("extracted", "correct", "gold", "expected"),
+    [
+        (4, 2, 8, (0.5, 0.25, 4 / 12)),
+        (5, 5, 5, (1.0, 1.0, 1.0)),
+        (0, 0, 3, (0.0, 0.0, 0.0)),
+        (3, 0, 0, (0.0, 0.0, 0.0)),
+        (0, 0, 0, (0.0, 0.0, 0.0)),
+        (1, 1, 4, (1.0, 0.25, 0.4)),
+    ],
+)
+def test_precision_recall_f1(extracted: int, correct: int, gold: int, expected: tuple[float, float, float]) -> None:
+    assert mining.precision_recall_f1(extracted, correct, gold) == pytest.approx(expected)
