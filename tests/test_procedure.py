@@ -282,7 +282,7 @@ def test_a_damaged_artefact_is_named_and_made_again(
     content = bytearray(weights.read_bytes())
     content[-5] ^= 4
     weights.write_bytes(content)
-    code = main(["run", str(tiny_recipe), "--store", str(store), "--offline", "--quiet", "--set", "seeds=[1]",
+    code = main(["run", str(tiny_recipe), "--store", str(store), "--offline", "--set", "seeds=[1]",
                  "--set", "targets.0.training.steps=3"])  # fmt: skip
     error = capsys.readouterr().err
     assert code == 0 and "model.safetensors is damaged" in error and "Traceback" not in error
