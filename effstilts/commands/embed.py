@@ -61,7 +61,7 @@ class Embed:
         from effstilts.retrieval.vectors import Rank, embed_to
 
         self._check()
-        launch = launch_of(os.environ, self.local_rank)
+        launch = launch_of(os.environ, self.local_rank, connects=False)
         totals = [_count_lines(path) for path in self.files]
         encoder = load(self.model, self.revision, self.offline)
         if torch.cuda.is_available():

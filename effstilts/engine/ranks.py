@@ -39,8 +39,9 @@ class Launch:
     local_rank: int = 0
 
 
-def launch_of(environment: Mapping[str, str], local_rank: int = -1) -> Launch:
+def launch_of(environment: Mapping[str, str], local_rank: int = -1, connects: bool = True) -> Launch:
     """Reads RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and deepspeed set them; `--local_rank` wins where given.
+    connects: the processes are to talk to each other; those of a job array only share the work.
     RecipeError if they are no whole numbers or do not fit together."""
     try:
         rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
@@ -49,7 +50,7 @@ def launch_of(environment: Mapping[str, str], local_rank: int = -1) -> Launch:
         raise RecipeError(f"RANK, WORLD_SIZE or LOCAL_RANK of the launcher is no whole number: {error}") from error
     if not 0 <= rank < world:
         raise RecipeError(f"the launcher's RANK={rank} and WORLD_SIZE={world} do not fit together")
-    if world > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(environment):
+    if connects and world > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(environment):
         raise RecipeError("WORLD_SIZE is set, but not MASTER_ADDR and MASTER_PORT: start with torchrun or deepspeed")
     return Launch(rank, world, local)
 
