@@ -67,6 +67,10 @@ class Interrupted(EffstiltsError):
     exit_code = 130
 
 
+class TimeUp(Interrupted):
+    """The hours of `--budget` are over; the work so far is in a checkpoint."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the nearest known name, else the empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

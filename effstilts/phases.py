@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -74,13 +75,17 @@ def train_phase(bench: Workbench, step: Step) -> None:
     failed is named, and begun again with another seed as often as `restarts` allows."""
     work = bench.store.work_folder(step.kind, step.key)
     record = work / "failed.json"
-    failed: list[list[str]] = bench.ranks.tell(
-        lambda: json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
-    )
+    failed: list[list[str]] = bench.ranks.tell(lambda: _failed_before(record))
     while found := _train(bench, step, work, failed):
         failed.append(found)
         if bench.ranks.leads:
             write_atomic(record, json.dumps(failed, ensure_ascii=False))
+
+
+def _failed_before(record: Path) -> list[list[str]]:
+    with contextlib.suppress(OSError, ValueError):
+        return list(json.loads(record.read_text(encoding="utf-8")))
+    return []
 
 
 def _train(bench: Workbench, step: Step, work: Path, failed: Sequence[Sequence[str]]) -> list[str]:

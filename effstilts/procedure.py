@@ -133,9 +133,10 @@ def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Cal
             again.add(error.folder)
             if bench.ranks.leads:
                 bench.store.set_aside(error)
-                bench.log.warn(f"made again: {error}")
+                bench.log.warn(f"made again: {error.what}")
             if bench.ranks.world > 1:
-                raise StoreError(f"{error.folder} was damaged and is set aside: run the same command again") from error
+                what = "was damaged and is set aside" if bench.ranks.leads else "is damaged on this machine"
+                raise StoreError(f"{error.folder} {what}: run the same command again") from error
 
 
 def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[], bool]) -> None:

@@ -98,8 +98,9 @@ def disk_error(error: BaseException, path: Path | None = None) -> StoreError | N
     if number not in _DISK:
         return None
     place = path or getattr(error, "filename", None) or "a file"
-    advice = "free some space and run the same command again; finished steps and checkpoints are kept"
-    return StoreError(f"cannot write {place}: {_DISK[number]}; {advice}")
+    full = "free some space and " if number in (errno.ENOSPC, errno.EDQUOT) else ""
+    advice = f"{full}run the same command again; finished steps and checkpoints are kept"
+    return StoreError(f"cannot read or write {place}: {_DISK[number]}; {advice}")
 
 
 @contextmanager
@@ -157,7 +158,7 @@ class Damaged(StoreError):
 
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(f"{what}; delete {folder} and run again")
-        self.folder = folder
+        self.folder, self.what = folder, what
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -298,7 +299,7 @@ class Store:
                 read_manifest(self.artefact_folder(kind, key))
         except Damaged as error:
             self.set_aside(error)
-            return str(error)
+            return error.what
         return ""
 
     def set_aside(self, damaged: Damaged) -> None:

@@ -221,13 +221,18 @@ class Workbench:
             "labels": list(part.task.labels),
         }
         key = content_key(spec)
-        if not self.ranks.leads:
-            self.await_artefact("rows", key, float("inf"))
-        elif not self._holds("rows", key):
-            # Another run on this store may be encoding them.
-            with self.store.lock("rows", key, wait=True):
-                if not self.store.has("rows", key):
-                    self._encode(part, split, opened, length, key)
+
+        def make() -> bool:
+            if not self._holds("rows", key):
+                # Another run on this store may be encoding them.
+                with self.store.lock("rows", key, wait=True):
+                    if not self.store.has("rows", key):
+                        self._encode(part, split, opened, length, key)
+            return True
+
+        # No other rank looks before the first has checked or made them.
+        self.ranks.tell(make)
+        self.await_artefact("rows", key)
         return read_rows(self.store.open("rows", key).folder / FILE)
 
     def _encode(self, part: TaskPart, split: SplitName, opened: Encoder, length: int, key: str) -> None:
@@ -277,7 +282,7 @@ class Workbench:
         try:
             return self.store.has(kind, key) and bool(self.store.open(kind, key))
         except Damaged as error:
-            self.log.warn(f"made again: {error}")
+            self.log.warn(f"made again: {error.what}")
             self.store.set_aside(error)
             return False
 

@@ -29,14 +29,14 @@ class Run(RecipeChoice):
     """Given by launchers; read from the environment as well."""
 
     def execute(self) -> int:
-        from effstilts.errors import Interrupted, RecipeError
+        from effstilts.errors import RecipeError, TimeUp
         from effstilts.procedure import run
         from effstilts.studies.budget import Hours, by_information
         from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.report import table
 
-        if self.budget < 0:
-            raise RecipeError("--budget is a number of hours above 0")
+        if not 0 <= self.budget <= 1e5:
+            raise RecipeError("--budget is a number of hours from 0 (no end) to 100,000")
         with (
             Hours(self.budget) as hours,
             self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph),
@@ -49,9 +49,7 @@ class Run(RecipeChoice):
                 bench.log.say(sentence(overlap))
             try:
                 run(graph, bench, by_information(graph) if self.budget else (), hours.left)
-            except Interrupted as stop:
-                if hours.left():
-                    raise
+            except TimeUp as stop:
                 bench.log.say(str(stop))
             finally:
                 if bench.ranks.leads:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from effstilts.engine.base import Engine
 from effstilts.engine.checkpoint import Progress
 from effstilts.engine.ranks import Ranks
-from effstilts.errors import Interrupted, TrainingError
+from effstilts.errors import Interrupted, TimeUp, TrainingError
 from effstilts.evaluation.metrics import majority_share
 
 COLLAPSE_SHARE = 0.99
@@ -44,6 +44,7 @@ class Signals:
         terminal's."""
         self.patience = patience
         self.received: int | None = None
+        self.agreed: int | None = None
         self._when = 0.0
         self._breaks_off = False
         self._before: dict[int, Any] = {}
@@ -86,14 +87,17 @@ class Signals:
             self._breaks_off = False
 
     def agree(self, ranks: Ranks) -> None:
-        """A signal that reached any rank counts on all, from the same step on."""
+        """A signal that reached any rank counts on all, from the same step on: what all do then is told from `agreed`,
+        as one may receive its own right after."""
         (most,) = ranks.highest([self.received or 0])
+        self.agreed = most or None
         if most and self.received is None:
             self.received, self._when = most, time.monotonic()
 
     def raise_if_received(self, where: str) -> None:
-        if self.received is not None:
-            raise Interrupted(f"{_name(self.received)}: stopped {where}; run the same command again to go on")
+        if self.agreed is not None:
+            kind = TimeUp if self.agreed == _ALARM else Interrupted
+            raise kind(f"{_name(self.agreed)}: stopped {where}; run the same command again to go on")
 
 
 def culprits(

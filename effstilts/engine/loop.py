@@ -110,7 +110,7 @@ def train(
             signals.agree(ranks)
             ended = progress.stopped or progress.step == steps
             due = progress.step % training.checkpoint_every == 0 and not ended
-            if progress.step > written and (due or signals.received is not None):
+            if progress.step > written and (due or signals.agreed is not None):
                 write()
                 written = progress.step
             signals.raise_if_received(f"{label} after step {progress.step} of {steps}, checkpoint written")

@@ -122,15 +122,15 @@ class PlainEngine:
         before = self._updates_begun().clone()
         try:
             self._optimizer.step()
+            self._updates += 1
+            if self._budget is not None:
+                self._budget.update(self._updates)
         except (RuntimeError, MemoryError) as error:
             if is_shortage(error) and not torch.equal(self._updates_begun(), before):
                 raise TrainingError(
                     "out of memory in the middle of an update; the last checkpoint is whole: run the same command again"
                 ) from error
             raise
-        self._updates += 1
-        if self._budget is not None:
-            self._budget.update(self._updates)
         self._optimizer.zero_grad(set_to_none=True)
 
     def _updates_begun(self) -> Tensor:

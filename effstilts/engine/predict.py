@@ -47,11 +47,15 @@ def row_outputs(
     parts = cut(widths, micro_tokens * INFERENCE_BUDGET_FACTOR, launch_tokens(device))
     hands = [[index for part in parts[rank :: ranks.world] for index in part] for rank in range(ranks.world)]
     outputs: list[Any] = [None] * len(rows)
+    whole = min(micro_tokens * INFERENCE_BUDGET_FACTOR, int(widths.max(initial=1)) * max(1, len(rows)))
 
     def work(tokens: int) -> None:
-        left = np.array([index for index in hands[ranks.rank] if outputs[index] is None], np.int64)
-        for part in cut(widths[left], tokens, launch_tokens(device)):
-            chosen = left[part].tolist()
+        # At first the parts that one process has, so that a row's output does not depend on the ranks.
+        todo = parts[ranks.rank :: ranks.world]
+        if tokens != whole:
+            left = np.array([index for index in hands[ranks.rank] if outputs[index] is None], np.int64)
+            todo = [left[part].tolist() for part in cut(widths[left], tokens, launch_tokens(device))]
+        for chosen in todo:
             batch = to_tensors(kind.collate(rows, chosen, keys[chosen], ids, mask_share), device)
             for index, output in zip(chosen, kind.outputs(model.head(head), model.encoder, batch), strict=True):
                 outputs[index] = output
@@ -60,8 +64,7 @@ def row_outputs(
     model.eval()
     try:
         with torch.inference_mode(), autocast(precision, device):
-            tokens = min(micro_tokens * INFERENCE_BUDGET_FACTOR, int(widths.max(initial=1)) * max(1, len(rows)))
-            halving(work, tokens, int(widths.min(initial=tokens)), "evaluation", "tokens", log)
+            halving(work, whole, int(widths.min(initial=whole)), "evaluation", "tokens", log)
     finally:
         model.train(was_training)
     gathered = ranks.gather([outputs[index] for index in hands[ranks.rank]])

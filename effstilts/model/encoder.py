@@ -248,29 +248,11 @@ def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
     initialised here.
     """
     import transformers
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer
 
-    source = resolve(name)
+    config, source, options = _checked_config(name, revision, offline)
     local = Path(source).is_dir()
-    if not local and (source.startswith((".", "/", "~")) or Path(source).exists()):
-        raise ModelError(f"the model folder {source} does not exist or is no folder")
-    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
-    if revision and not local:
-        options["revision"] = revision
     with quiet_transformers():
-        if local:
-            check_folder(Path(source))
-        else:
-            check_documents(lambda name: _file_of(source, name, revision, offline), source)
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
-        except Exception as error:
-            # Beside OSError and ValueError what a library's own checks of a field raise.
-            raise ModelError(_cannot_load(source, error, local, offline)) from error
-        if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
-            raise ModelError(f"{source}: {config.model_type} is not an encoder; use a masked LM such as XLM-R")
-        if config.model_type not in _masked_lm_types():
-            raise ModelError(f"{source}: {config.model_type} has no masked-LM form in transformers: not an encoder")
         try:
             kind = transformers.MODEL_MAPPING[type(config)]
             extra: dict[str, Any] = {}
@@ -310,11 +292,9 @@ def _check_size(config: Any, extra: Mapping[str, Any], folder: Path) -> None:
     they take no memory."""
     from transformers import AutoModel
 
-    depth = int(config.num_hidden_layers)
-    check_size(0, depth, folder)
     with torch.device("meta"):
         described = AutoModel.from_config(config, **extra)
-    check_size(sum(p.numel() for p in described.parameters()), depth, folder)
+    check_size(sum(p.numel() for p in described.parameters()), int(config.num_hidden_layers), folder)
 
 
 def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
@@ -343,23 +323,40 @@ def skeleton(name: str, revision: str = "", offline: bool = False, config: Mappi
 
     ModelError if there is no such architecture.
     """
-    from transformers import AutoConfig
-
-    if name == "new":
-        built = _config_of(config or {})
-    else:
-        source = resolve(name)
-        local = Path(source).is_dir()
-        options = {"revision": revision} if revision and not local else {}
-        with quiet_transformers():
-            try:
-                built = AutoConfig.from_pretrained(
-                    source, local_files_only=offline or local, trust_remote_code=False, **options
-                )
-            except (OSError, ValueError, KeyError) as error:
-                raise ModelError(_cannot_load(source, error, local, offline)) from error
+    built = _config_of(config or {}) if name == "new" else _checked_config(name, revision, offline)[0]
     with quiet_transformers(), torch.device("meta"):
         return Encoder(_untrained(built), None)
+
+
+def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, dict[str, Any]]:
+    """The config of a checkpoint that is an encoder, its folder or hub id, and the options that open it; ModelError for
+    what must not be opened, before a library sees it."""
+    from transformers import AutoConfig
+
+    source = resolve(name)
+    local = Path(source).is_dir()
+    if not local and (source.startswith((".", "/", "~")) or Path(source).exists()):
+        raise ModelError(f"the model folder {source} does not exist or is no folder")
+    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
+    if revision and not local:
+        options["revision"] = revision
+    with quiet_transformers():
+        if local:
+            check_folder(Path(source))
+        else:
+            check_documents(lambda name: _file_of(source, name, revision, offline), source)
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+        except Exception as error:
+            # Beside OSError and ValueError what a library's own checks of a field raise.
+            raise ModelError(_cannot_load(source, error, local, offline)) from error
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        raise ModelError(f"{source}: {config.model_type} is not an encoder; use a masked LM such as XLM-R")
+    if config.model_type not in _masked_lm_types():
+        raise ModelError(f"{source}: {config.model_type} has no masked-LM form in transformers: not an encoder")
+    if local:
+        check_size(0, int(config.num_hidden_layers), Path(source))
+    return config, source, options
 
 
 def _config_of(config: Mapping[str, Any]) -> Any:

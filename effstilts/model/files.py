@@ -76,12 +76,13 @@ def check_size(expected: int, depth: int, folder: Path) -> None:
     """ModelError where the config describes far more than the weights hold, before memory is taken for it; a few
     missing weights are named by whoever loads them.
 
-    expected: parameters of the described model; depth: its blocks.
+    expected: parameters of the described model, 0: not known yet; depth: its blocks.
     """
     sizes = [size for path in folder.glob("*.safetensors") for size in tensor_sizes(path).values()]
     if depth > len(sizes) or expected > 2 * sum(sizes) + (1 << 20):
+        parameters = f"{expected:,} parameters in " if expected else ""
         raise ModelError(
-            f"{folder}: config.json describes {expected:,} parameters in {depth:,} blocks, the weights are "
+            f"{folder}: config.json describes {parameters}{depth:,} blocks, the weights are "
             f"{sum(sizes):,} in {len(sizes):,} tensors"
         )
 

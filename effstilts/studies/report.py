@@ -62,12 +62,11 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
 
 def _failures(step: Source | Step | None, store: Store) -> list[str]:
     """What went wrong with the trainings that a number rests on."""
-    found: list[str] = []
-    while isinstance(step, Step):
-        if store.has(step.kind, step.key):
-            found += [f"{step.label}: {problem}" for problem in store.facts(step.kind, step.key).get("failed", ())]
-        step = step.base
-    return found
+    if not isinstance(step, Step):
+        return []
+    own = store.facts(step.kind, step.key).get("failed", ()) if store.has(step.kind, step.key) else ()
+    found = [f"{step.label}: {problem}" for problem in own]
+    return unique(found + [problem for before in step.inputs for problem in _failures(before, store)])
 
 
 def table(record: Record, width: int = 0) -> str:

@@ -98,10 +98,12 @@ def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:
         raise StoreError(f"the step {name} of the run {record['name']} has not been made yet: effstilts run makes it")
     spec = json.loads((store.open(kind, key).folder / "spec.json").read_text(encoding="utf-8"))
     before = next((s["name"] for s in record["steps"] if s["name"].endswith(f"-{spec['base']}")), None)
-    # A step that was trained in full holds its whole encoder: what came before does not matter.
+    # A step that was trained in full holds its whole encoder: what came before matters for the head of phase 1 alone.
     base: Source | Step | None = None
-    if spec["method"]["name"] != "full":
-        base = _step(before, record, store) if before else _source(record)
+    if before is None:
+        base = _source(record)
+    elif spec["method"]["name"] != "full" or store.has(*before.split("-", 1)):
+        base = _step(before, record, store)
     method = decode(Method, spec["method"], f"{name}.method")
     return Step(kind, key, name, spec, _never, base=base, method=method)
 

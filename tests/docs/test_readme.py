@@ -15,7 +15,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_every_file_of_the_package_has_its_line() -> None:
     files = {p.name for p in (ROOT / "effstilts").rglob("*.py") if p.name not in ("__init__.py", "__main__.py")}
-    assert not {name for name in files if name not in README}
+    layout = README.split("```\neffstilts/")[1].split("```")[0]
+    assert not {name for name in files if not re.search(rf"(?<!\w){re.escape(name)}", layout)}
+    folders = re.findall(r"^  (\w+/)", layout, re.M)
+    assert len(set(folders)) == len(folders)
 
 
 def test_what_the_layout_names_exists() -> None:

@@ -15,7 +15,7 @@ import pytest
 from effstilts.engine.guard import Signals
 from effstilts.engine.launchers import followed, launchers_above, parent_of
 from effstilts.engine.ranks import Ranks
-from effstilts.errors import Interrupted
+from effstilts.errors import Interrupted, TimeUp
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="parents are told by /proc")
 
@@ -82,6 +82,24 @@ def test_a_signal_after_all_have_agreed_to_stop_is_an_echo() -> None:
             signals.agree(Other())
             signals.raise_if_received("there")
         signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_alarm_of_one_rank_ends_all_alike() -> None:
+    """One rank's hours may be over a moment before another's, which began later."""
+
+    class Other(Ranks):
+        def highest(self, values: Sequence[int]) -> list[int]:
+            return [max(*values, signal.SIGALRM)]
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(TimeUp, match="the time is up: stopped there"), Signals(5.0) as signals:
+            signals.received = signal.SIGALRM
+            signals.raise_if_received("before all have agreed")
+            signals.agree(Other())
+            signals.raise_if_received("there")
     finally:
         signal.signal(signal.SIGTERM, before)
 

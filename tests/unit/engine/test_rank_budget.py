@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from effstilts.engine.choice import check_spread
 from effstilts.engine.plain import Model, PlainEngine
 from effstilts.engine.rank_budget import RankBudget, Schedule
-from effstilts.errors import RecipeError
+from effstilts.errors import RecipeError, TrainingError
 from effstilts.kinds import kind_of
 from effstilts.model import adapters
 from effstilts.model.encoder import Encoder, create
@@ -142,6 +142,18 @@ def test_a_checkpoint_goes_on_bit_for_bit(tokenizer: Any, stop: int) -> None:
         step()
     expected, found = ({**e.weights(), **e.moments()} for e in (whole, again))
     assert expected.keys() == found.keys() and all(torch.equal(found[n], t) for n, t in expected.items())
+
+
+def test_memory_that_runs_out_after_the_weights_moved_is_no_step_to_redo(tokenizer: Any) -> None:
+    engine, step = engine_of(tokenizer)
+    step()
+
+    def short(update: int) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    engine._budget.update = short  # type: ignore[union-attr, method-assign]
+    with pytest.raises(TrainingError, match="in the middle of an update"):
+        step()
 
 
 def test_a_saved_adapter_holds_the_kept_directions_alone(tokenizer: Any, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_launch() -> None:
     assert launch_of({}) == Launch(0, 1, 0)
     assert launch_of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", **ADDRESS}) == Launch(3, 4, 1)
     assert launch_of({"RANK": "3", "WORLD_SIZE": "4", **ADDRESS}, local_rank=2).local_rank == 2
+    # A job array's processes share the work and nothing else: one device each, without a launcher's address.
+    assert launch_of({"RANK": "3", "WORLD_SIZE": "4"}, connects=False) == Launch(3, 4, 0)
     for wrong in ({"RANK": "x"}, {"RANK": "2", "WORLD_SIZE": "2", **ADDRESS}, {"RANK": "0", "WORLD_SIZE": "2"}):
         with pytest.raises(RecipeError):
             launch_of(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -121,6 +122,22 @@ def test_a_skeleton_tells_what_attaching_would(architecture: str, tokenizer: Any
             adapters.check(bare, Method("lora", targets=("qury",)))
         with pytest.raises(ModelError, match="qlora rank 4096 is larger than a target layer's size"):
             adapters.check(bare, Method("qlora", rank=4096))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_hidden_layers": 3000}, "describes 3,000 blocks"),
+        ({"hidden_size": "x"}, "cannot load the model folder"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, "asks for code of its own"),
+    ],
+)
+def test_a_skeleton_is_of_what_may_be_opened(encoder: Any, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    save(encoder, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match=words):
+        skeleton(str(tmp_path / "model"))
 
 
 def test_mistakes_are_one_line(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
