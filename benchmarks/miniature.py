@@ -112,8 +112,24 @@ def table(record: Record) -> list[str]:
         row = [_cell(cells, place, arm, arms[0]) for place in places]
         if any(text != "-" for text in row):
             lines.append(f"| {arm} | " + " | ".join(row) + " |")
-    lines += ["", *(f"- {note}" for note in notes(cells))]
-    return lines
+    lines.append(
+        "\nIn brackets the difference from the first arm, and the p-value of a sign-flip test over languages: whether "
+        "they agree, not whether another seed would."
+    )
+    kept = [note for note in notes(cells) if not note.startswith(("no p-values", "!"))]
+    return [*lines, "", *(f"- {note}" for note in [*kept, *collapsed(cells)])]
+
+
+def collapsed(cells: Sequence[Record]) -> list[str]:
+    """A line for each target and arm whose predictions are nearly all one answer."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for cell in cells:
+        if cell.get("collapsed"):
+            found.setdefault((cell["task"], cell["arm"], cell["seed"]), []).append(cell["language"])
+    return [
+        f"collapsed to one answer: {task} ({', '.join(languages)}), {arm}, seed {seed}"
+        for (task, arm, seed), languages in found.items()
+    ]
 
 
 def means(cells: Sequence[Record], place: tuple[str, str], arm: str) -> dict[int, dict[str, float]]:

@@ -30,23 +30,23 @@ def cost_table(record: Mapping[str, Any]) -> str:
     if alone > shared:
         lines.append(
             f"without sharing: {format_seconds(alone)} of training, {alone / shared:.1f} times as much "
-            "(each arm, seed and target with its own phases before it)"
+            "(each task of each arm and seed with its own phases)"
         )
     return "\n".join(lines)
 
 
 def sharing(record: Mapping[str, Any]) -> tuple[float, float]:
     """Seconds of training behind the numbers that are there: of the steps as they are shared, and of all the steps on
-    the path of each (arm, seed, trained target or retrieval) together."""
+    the path of each (arm, seed, task) together."""
     steps = {step["name"]: step for step in record["steps"]}
     ends = {
-        (cell["arm"], cell["seed"], end)
+        (cell["arm"], cell["seed"], cell["section"], cell["task"], end)
         for cell in record.get("cells", ())
         if "score" in cell
         # A target's training serves all its languages at once, with sharing or without; a retrieval has none.
         for end in (steps.get(cell.get("step"), {}).get("inputs") or ["the checkpoint as it is"])[:1]
     }
-    paths = [_path(end, steps) for _, _, end in sorted(ends)]
+    paths = [_path(end, steps) for *_, end in sorted(ends)]
     seconds = {name: step["cost"]["seconds"] for name, step in steps.items() if "cost" in step}
     alone = sum(seconds.get(name, 0.0) for path in paths for name in path)
     return sum(seconds.get(name, 0.0) for name in set().union(*paths)), alone

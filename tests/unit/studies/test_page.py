@@ -84,15 +84,17 @@ def test_what_the_same_numbers_would_cost_without_sharing() -> None:
         return {"name": name, "inputs": list(inputs), "cost": {"seconds": seconds}}
 
     def cell(arm: str, step: str) -> dict[str, Any]:
-        return {"arm": arm, "seed": 1, "step": step, "score": 1.0}
+        return {"arm": arm, "seed": 1, "section": "target", "task": step.split("-")[0], "step": step, "score": 1.0}
 
     def scored(name: str, end: str) -> dict[str, Any]:
         return {"name": name, "inputs": [end]}
 
     steps = [step("mlm", 100), step("nli", 10, "mlm"), step("t0", 1, "mlm"), step("t1", 2, "nli"), step("t2", 4, "nli")]
     steps += [scored("e0", "t0"), scored("e1", "t1"), scored("e1-de", "t1"), scored("e2", "t2"), scored("r", "nli")]
-    cells = [cell("none", "e0"), *(cell("nli", name) for name in ("e1", "e1-de", "e2", "r"))]
-    assert sharing({"steps": steps, "cells": cells}) == (117, 101 + 112 + 114 + 110)
+    # Another task that is evaluated with the training of e1.
+    steps.append(scored("e3", "t1"))
+    cells = [cell("none", "e0"), *(cell("nli", name) for name in ("e1", "e1-de", "e2", "e3", "r"))]
+    assert sharing({"steps": steps, "cells": cells}) == (117, 101 + 112 + 114 + 112 + 110)
     waiting = [{**cell("nli", "e2"), "score": None}]
     del waiting[0]["score"]
     assert sharing({"steps": steps, "cells": waiting}) == (0, 0)
