@@ -201,8 +201,10 @@ def draw(tree: Tree, path: Path) -> None:
 
     methods = methods_of(tree)
     memory = tree["memory"]
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 0.36 * len(methods) + 1.8), sharey=True)
-    for axis, which in zip(axes, ("base", "large"), strict=False):
+    sizes = [which for which in ("base", "large") if any(f"{which} bf16 {method}" in memory for method in methods)]
+    width = 4.7 * (len(sizes) + 1)
+    figure, axes = pyplot.subplots(1, len(sizes) + 1, figsize=(width, 0.36 * len(methods) + 1.8), sharey=True)
+    for axis, which in zip(axes, sizes, strict=False):
         parts: dict[str, list[float]] = {"weights": [], "optimizer's state": [], "gradients, activations": []}
         for method in methods:
             node = memory.get(f"{which} bf16 {method}")
@@ -229,9 +231,9 @@ def draw(tree: Tree, path: Path) -> None:
         [m - min(v) for m, v in zip(middles, found, strict=True)],
         [max(v) - m for m, v in zip(middles, found, strict=True)],
     ]
-    axes[2].barh(methods, middles, xerr=spread, color="#a6d854", error_kw={"lw": 0.8})
-    axes[2].set_xlabel("tokens/s, median; line: slowest to fastest")
-    axes[2].set_title("speed, XLM-R-base-sized")
+    axes[-1].barh(methods, middles, xerr=spread, color="#a6d854", error_kw={"lw": 0.8})
+    axes[-1].set_xlabel("tokens/s, median; line: slowest to fastest")
+    axes[-1].set_title("speed, XLM-R-base-sized")
     axes[0].invert_yaxis()
     node = memory[f"base bf16 {methods[0]}"]
     case = node["case"]
