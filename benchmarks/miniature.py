@@ -79,7 +79,13 @@ def report(options: argparse.Namespace) -> None:
         text += [f"\n## {method}\n", *table(record), "", *cost(record)]
     (options.out / "table.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     kept = {
-        method: {key: record[key] for key in ("name", "recipe", "cells", "steps")} for method, record in records.items()
+        method: {
+            "name": record["name"],
+            "recipe": record["recipe"],
+            "cells": [cell for cell in record["cells"] if "score" in cell],
+            "steps": [step for step in record["steps"] if "cost" in step],
+        }
+        for method, record in records.items()
     }
     (options.out / "table.json").write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
     draw_differences(records, options.out / "differences.png")
