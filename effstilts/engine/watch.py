@@ -94,6 +94,8 @@ class Watch:
         others = [f"heard/{other}" for other in (range(self.world) if self.rank == 0 else (0,)) if other != self.rank]
         try:
             if self._store.compare_set("failure", "", own).decode() != own:
+                # Another was first with a failure of its own; this one ends too, and has said why.
+                self._store.set(f"heard/{self.rank}", "1")
                 return
             until = time.monotonic() + 5.0
             while time.monotonic() < until and not self._store.check(others):
