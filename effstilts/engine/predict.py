@@ -34,6 +34,7 @@ def row_outputs(
     precision: str,
     micro_tokens: int,
     mask_share: float,
+    *,
     log: Log = Log(),  # noqa: B008 - without state
     ranks: Ranks = ALONE,
 ) -> list[Any]:
@@ -86,10 +87,11 @@ def predict(
     precision: str,
     micro_tokens: int,
     mask_share: float = 0.15,
+    *,
     log: Log = Log(),  # noqa: B008 - without state
     ranks: Ranks = ALONE,
 ) -> list[Any]:
     """One prediction for each example. Of several ranks, which all call it, the first has them and the others nothing,
     nor need they examples."""
-    outputs = row_outputs(kind, model, head, rows, precision, micro_tokens, mask_share, log, ranks)
+    outputs = row_outputs(kind, model, head, rows, precision, micro_tokens, mask_share, log=log, ranks=ranks)
     return kind.decode(task, examples, rows, outputs) if ranks.leads else []

@@ -15,6 +15,10 @@ from effstilts.log import Log
 
 _Result = TypeVar("_Result")
 
+# glibc's malloc.h. Blocks from this size on go back to the system as soon as they are freed; left alone, glibc raises
+# the threshold to 32 MB, and after a shortage the heaps hold more holes than any one block has room in.
+_M_MMAP_THRESHOLD, _RETURNED_BYTES = -3, 1 << 18
+
 # What CUDA, torch's allocator of host memory, cuBLAS and cuDNN, the C++ library and faiss call it; then oneDNN, which
 # gives no reason (met under a limit of the address space).
 _WORDS = (
@@ -35,8 +39,10 @@ def release() -> None:
     """Gives back what nobody holds any more. Call it when the exception is gone: its frames hold tensors."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        # glibc keeps freed memory for itself, and oneDNN needs pages of its own.
-        ctypes.CDLL(None).malloc_trim(0)
+        # glibc keeps freed memory for itself, in pieces, and oneDNN needs pages of its own.
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        libc.mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -33,9 +33,9 @@ def found(tokenizer: str, ranks: Ranks) -> dict[str, Any]:
         model = Model(encoder, {name: kind.head(task, encoder, 0.0)})
         for count in (len(examples), 1):
             rows = as_rows(kind.encode(examples[:count], task, opened, 40))
-            outputs = row_outputs(kind, model, name, rows, "fp32", 60, 0.3, ranks)
+            outputs = row_outputs(kind, model, name, rows, "fp32", 60, 0.3, ranks=ranks)
             own = examples[:count] if ranks.leads else []
-            predictions = predict(kind, task, model, name, own, rows, "fp32", 60, 0.3, ranks)
+            predictions = predict(kind, task, model, name, own, rows, "fp32", 60, 0.3, ranks=ranks)
             results[f"{name} {count}"] = [[output.tolist() for output in outputs], predictions]
     return results
 
