@@ -24,9 +24,10 @@ from effstilts.engine.loop import TrainTask, train
 from effstilts.engine.plain import Model, to_tensors
 from effstilts.engine.predict import predict
 from effstilts.engine.ranks import ALONE, Ranks
+from effstilts.errors import DataError
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
-from effstilts.model import adapters, encoder, quantised
+from effstilts.model import adapters, alignment, encoder, quantised
 from effstilts.model.combine import add_combined
 from effstilts.recipe import Training
 from effstilts.retrieval.evaluate import EVALUATORS, Trial, passed_over, poolings
@@ -54,6 +55,30 @@ def make_tokenizer(bench: Workbench, step: Step) -> None:
         tokenizer.save_pretrained(folder)
 
     bench.store.put(step.kind, step.key, fill, {"label": step.label, "pieces": len(tokenizer)})
+
+
+def align_pieces(bench: Workbench, step: Step) -> None:
+    """Which pieces of the tokenizer translate each other in the parallel text of phase 1."""
+    opened = bench.open_encoder(step.base)
+    special = opened.token_ids().special
+    found = []
+    for part in step.parts:
+        rows = bench.rows(part, "train", opened).head(alignment.MOST_PAIRS)
+        # Masked LM's rows of two texts: <s> A </s></s> B </s>, the second beginning at `restart`.
+        starts = rows["restart"].tolist()
+        if not all(starts):
+            raise DataError(f"model.aligned_by: {part.name}: row {starts.index(0) + 1} is one text, not two")
+        texts = [
+            [side[~np.isin(side, special)] for side in np.split(ids, [start])]
+            for ids, start in zip(rows["input_ids"], starts, strict=True)
+        ]
+        found.append(alignment.align(*zip(*texts, strict=True)))
+    links = alignment.merged(found)
+
+    def fill(folder: Path) -> None:
+        alignment.write(links, folder)
+
+    bench.store.put(step.kind, step.key, fill, {"label": step.label, "links": len(links.piece)})
 
 
 def tokenizer_rows(sizes: Sequence[int], shares: Sequence[Share]) -> list[int]:
@@ -300,8 +325,8 @@ def _score(
         training.precision,
         training.micro_tokens,
         training.mask_share,
-        bench.log,
-        ranks,
+        log=bench.log,
+        ranks=ranks,
     )
     if not ranks.leads:
         return {}, []

@@ -26,6 +26,7 @@ from effstilts.errors import RecipeError, StoreError
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
 from effstilts.phases import (
+    align_pieces,
     combine_arms,
     evaluate_target,
     make_tokenizer,
@@ -173,40 +174,52 @@ def _phase_one(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> Sou
         if not recipe.mlm.tasks:
             return base
     else:
-        tokenizer = None
-        identity: dict[str, Any] = {"config": dict(model.config), "seed": mlm_seed}
-        if model.tokenizer:
-            identity["tokenizer"] = {"name": model.tokenizer, "revision": model.revision}
-        else:
-            parts = _parts(bench, recipe.mlm.tasks, "masked_lm")
-            exponents = [part.language_exponent for part in parts]
-            spec = {
-                "vocab_size": model.vocab_size,
-                "texts": [_part_identity(bench, part, "train") for part in parts],
-                **({"coverage": model.character_coverage} if model.character_coverage != 1.0 else {}),
-                **({"exponents": exponents} if any(exponents) else {}),
-                "numerics": NUMERICS_VERSION,
-            }
-            tokenizer = graph.add(
-                Step(
-                    kind="tokenizer",
-                    key=content_key(spec),
-                    label=f"tokenizer of {model.vocab_size} pieces",
-                    spec=spec,
-                    parts=parts,
-                    make=make_tokenizer,
-                )
-            )
-            identity["tokenizer"] = tokenizer.key
-        if model.body:
-            identity["body"] = checkpoint_fingerprint(model.body)
-        base = Source(model, identity, tokenizer=tokenizer, seed=mlm_seed)
+        base = _from_nothing(recipe, bench, graph, mlm_seed)
     for share in recipe.mlm.tasks:
         task = bench.task(share.task)
         if not kind_of(task.kind).shared_head:
             raise RecipeError(f"mlm.tasks: {share.task!r} is of kind {task.kind}; phase 1 trains masked_lm tasks")
     label = "mlm" if recipe.mlm_seed >= 0 else f"mlm, seed {seed}"
     return graph.add(_training_step(bench, "mlm", label, recipe.mlm, base, mlm_seed))
+
+
+def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> Source:
+    """Random weights, or another encoder's blocks, under a vocabulary of their own."""
+    model = recipe.model
+    identity: dict[str, Any] = {"config": dict(model.config), "seed": seed}
+    tokenizer = alignment = None
+    if model.tokenizer:
+        identity["tokenizer"] = {"name": model.tokenizer, "revision": model.revision}
+    else:
+        parts = _parts(bench, recipe.mlm.tasks, "masked_lm")
+        exponents = [part.language_exponent for part in parts]
+        spec: dict[str, Any] = {
+            "vocab_size": model.vocab_size,
+            "texts": [_part_identity(bench, part, "train") for part in parts],
+            **({"coverage": model.character_coverage} if model.character_coverage != 1.0 else {}),
+            **({"exponents": exponents} if any(exponents) else {}),
+            "numerics": NUMERICS_VERSION,
+        }
+        label = f"tokenizer of {model.vocab_size} pieces"
+        tokenizer = graph.add(Step("tokenizer", content_key(spec), label, spec, make_tokenizer, parts=parts))
+        identity["tokenizer"] = tokenizer.key
+    if model.body:
+        identity["body"] = checkpoint_fingerprint(model.body)
+    if model.aligned_by:
+        parallel = [share for share in recipe.mlm.tasks if share.task in model.aligned_by]
+        parts = _parts(bench, parallel, "masked_lm")
+        base = Source(model, identity, tokenizer=tokenizer, seed=seed)
+        spec = {
+            "phase": "alignment",
+            "tokenizer": identity["tokenizer"],
+            "texts": [_part_identity(bench, part, "train") for part in parts],
+            "numerics": NUMERICS_VERSION,
+        }
+        label = f"alignment of pieces by {', '.join(share.task for share in parallel)}"
+        step = Step("alignment", content_key(spec), label, spec, align_pieces, parts=parts, base=base)
+        alignment = graph.add(step)
+        identity = identity | {"alignment": alignment.key}
+    return Source(model, identity, tokenizer=tokenizer, alignment=alignment, seed=seed)
 
 
 def _phase_two(

@@ -31,6 +31,8 @@ class Model:
         piece, the rarest being left out (XLM-R: 0.9995; with Chinese and Japanese text 1 spends most pieces on signs).
     body: for `new`: a checkpoint whose blocks and positions the encoder begins with, and whose embeddings it takes for
         the pieces that both vocabularies have; the other pieces are random.
+    aligned_by: with `body`: tasks of phase 1 whose rows are a text in the body's language and its translation; a piece
+        that the body lacks begins as the mean of the pieces that it translates (`effstilts.model.alignment`).
     """
 
     name: str
@@ -40,6 +42,7 @@ class Model:
     vocab_size: int = 4000
     character_coverage: float = 1.0
     body: str = ""
+    aligned_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -394,6 +397,13 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("model.config: 'model_type' is missing (for example xlm-roberta)")
     if recipe.model.body and recipe.model.name != "new":
         refuse("model.body is for model new: a checkpoint has its own blocks")
+    if recipe.model.aligned_by and not recipe.model.body:
+        refuse("model.aligned_by places new pieces among those of model.body, which is missing")
+    read_in_phase_one = [share.task for share in recipe.mlm.tasks]
+    for task in recipe.model.aligned_by:
+        if task not in read_in_phase_one:
+            # So that whatever looks for test rows in what was trained on sees them.
+            refuse(f"model.aligned_by: {task!r} is not among mlm.tasks{did_you_mean(task, read_in_phase_one)}")
     if not 0 < recipe.model.character_coverage <= 1:
         refuse("model.character_coverage is a share above 0, at most 1")
     for arm in recipe.arms:

@@ -19,6 +19,8 @@ from effstilts.kinds import kind_of
 from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
 from effstilts.model import adapters, encoder, quantised
+from effstilts.model.alignment import NONE
+from effstilts.model.alignment import read as read_translations
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import read_tensors
 from effstilts.model.transplant import transplant
@@ -64,8 +66,14 @@ class Source:
     model: ModelSpec
     identity: Mapping[str, Any]
     tokenizer: Step | None = None
+    alignment: Step | None = None
     seed: int = 0
     per_seed: bool = False
+
+    @property
+    def inputs(self) -> list[Step]:
+        """The steps whose artefacts it opens."""
+        return [step for step in (self.tokenizer, self.alignment) if step is not None]
 
     @property
     def key(self) -> str:
@@ -108,8 +116,8 @@ class Step:
     @property
     def inputs(self) -> list[Step]:
         """The steps whose artefacts it opens."""
-        before = self.base if isinstance(self.base, Step) else self.base.tokenizer if self.base else None
-        return [*([before] if before else []), *(arm for arm, _ in self.arms)]
+        before = [self.base] if isinstance(self.base, Step) else self.base.inputs if self.base else []
+        return [*before, *(arm for arm, _ in self.arms)]
 
     @property
     def adapter_base(self) -> Source | Step | None:
@@ -316,8 +324,10 @@ class Workbench:
         tokenizer = encoder.load_tokenizer(place, spec.revision, self.where.offline)
         created = encoder.create(spec.config, tokenizer, source.seed)
         if spec.body:
-            taken = transplant(encoder.load(spec.body, "", self.where.offline), created)
-            self.log.event("transplanted", body=spec.body, pieces=taken)
+            at = source.alignment
+            translations = read_translations(self.store.open(at.kind, at.key).folder) if at else NONE
+            taken = transplant(encoder.load(spec.body, "", self.where.offline), created, translations)
+            self.log.event("transplanted", body=spec.body, pieces=taken.copied, translated=taken.translated)
         return created
 
     def check_architecture(self, step: Step) -> None:

@@ -1,18 +1,22 @@
 """A new encoder that begins with another one's blocks: a vocabulary of its own, a body that has learnt.
 
 The body of an English encoder under new embeddings learns another language sooner than random weights do (Artetxe,
-Ruder and Yogatama 2020; de Vries and Nissim 2021, who also copy the pieces that both vocabularies have).
+Ruder and Yogatama 2020; de Vries and Nissim 2021, who also copy the pieces that both vocabularies have). Pieces that
+are aligned with known ones by parallel text begin where those are (`effstilts.model.alignment`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effstilts.errors import ModelError
+from effstilts.model.alignment import NONE, Translations
 from effstilts.model.encoder import Encoder, blocks_of
 
 # How SentencePiece marks a word's beginning, and WordPiece the pieces that do not begin one.
@@ -20,15 +24,25 @@ _BEGINS = "▁"
 _GOES_ON = "##"
 _SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token", "mask_token")
 _SAME_AS = {"bos_token": "cls_token", "eos_token": "sep_token"}
+# Expected links to known pieces that it takes to place a piece among them.
+_LEAST_LINKS = 0.5
+
+
+class Taken(NamedTuple):
+    """Pieces whose embeddings are the donor's, and pieces that began as the mean of those they translate."""
+
+    copied: int
+    translated: int
 
 
 @torch.no_grad()
-def transplant(donor: Encoder, encoder: Encoder) -> int:
+def transplant(donor: Encoder, encoder: Encoder, translations: Translations = NONE) -> Taken:
     """Copies the donor's blocks, embedding LayerNorm, positions and known pieces into `encoder`, in place.
 
-    A piece that the donor does not have is drawn from a normal distribution with the mean and spread of the donor's
-    embeddings, by dimension, from `encoder`'s own random weights. Returns how many pieces were copied. ModelError if
-    widths, depth or the blocks' parts differ, or the new encoder has more positions or more blocks.
+    A piece that the donor does not have is the mean of the known ones that it translates, by how often; where there is
+    none, it is drawn from a normal distribution with the mean and spread of the donor's embeddings, by dimension, from
+    `encoder`'s own random weights. ModelError if widths, depth or the blocks' parts differ, or the new encoder has more
+    positions or more blocks.
     """
     theirs, ours = blocks_of(donor), blocks_of(encoder)
     if len(ours) > len(theirs):
@@ -38,7 +52,8 @@ def transplant(donor: Encoder, encoder: Encoder) -> int:
     norms = [{k: v for k, v in _embeddings(e).items() if "LayerNorm" in k} for e in (encoder, donor)]
     _copy(norms[0], norms[1], "the embeddings' LayerNorm")
     _copy_positions(donor, encoder)
-    return _copy_pieces(donor, encoder)
+    known = _copy_pieces(donor, encoder)
+    return Taken(int(known.sum()), _translate_pieces(encoder, known, translations))
 
 
 def _embeddings(encoder: Encoder) -> dict[str, Tensor]:
@@ -68,19 +83,20 @@ def _copy_positions(donor: Encoder, encoder: Encoder) -> None:
     mine[here:] = other[there : there + len(mine) - here]
 
 
-def _copy_pieces(donor: Encoder, encoder: Encoder) -> int:
+def _copy_pieces(donor: Encoder, encoder: Encoder) -> NDArray[np.bool_]:
+    """Which pieces were copied [vocabulary]."""
     known: Mapping[str, int] = donor.tokenizer.get_vocab()
     wordpiece = any(piece.startswith(_GOES_ON) for piece in known)
     lower = wordpiece and not any(piece != piece.lower() for piece in known if not _is_special(donor.tokenizer, piece))
     mine, other = encoder.embedding, donor.embedding
     spread, mean = other.std(0), other.mean(0)
     mine.copy_((mine - mine.mean()) / mine.std() * spread + mean)
-    copied = 0
+    copied = np.zeros(len(mine), bool)
     for piece, row in encoder.tokenizer.get_vocab().items():
         found = known.get(_as_wordpiece(piece, lower) if wordpiece else piece)
         if found is not None and not _is_special(encoder.tokenizer, piece):
             mine[row] = other[found]
-            copied += 1
+            copied[row] = True
     for name in _SPECIALS:
         ours, theirs = (getattr(e.tokenizer, f"{name}_id", None) for e in (encoder, donor))
         if theirs is None:
@@ -88,6 +104,21 @@ def _copy_pieces(donor: Encoder, encoder: Encoder) -> int:
         if ours is not None and theirs is not None:
             mine[ours] = other[theirs]
     return copied
+
+
+def _translate_pieces(encoder: Encoder, known: NDArray[np.bool_], translations: Translations) -> int:
+    of_use = known[translations.source] & ~known[translations.piece]
+    piece, source, times = (column[of_use] for column in translations)
+    totals = np.bincount(piece, times, len(known))
+    placed = np.flatnonzero(totals >= _LEAST_LINKS)
+    mean = torch.zeros_like(encoder.embedding)
+    shares = torch.from_numpy(times / totals[piece]).to(mean.dtype)
+    for start in range(0, len(piece), 1 << 14):
+        part = slice(start, start + (1 << 14))
+        rows = encoder.embedding[torch.from_numpy(source[part])] * shares[part, None]
+        mean.index_add_(0, torch.from_numpy(piece[part]), rows)
+    encoder.embedding[torch.from_numpy(placed)] = mean[torch.from_numpy(placed)]
+    return len(placed)
 
 
 def _as_wordpiece(piece: str, lower: bool) -> str:

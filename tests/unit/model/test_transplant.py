@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from effstilts.errors import ModelError
+from effstilts.model.alignment import Translations
 from effstilts.model.encoder import blocks_of, create
 from effstilts.model.transplant import transplant
 from tests.conftest import TINY_CONFIG
@@ -54,7 +56,7 @@ def test_a_piece_of_both_vocabularies_is_copied_and_the_others_are_drawn_like_th
     assert both
     for mine, other in both.items():
         assert torch.equal(encoder.embedding[ours[mine]], donor.embedding[theirs[other]]), mine
-    assert copied >= len(both)
+    assert copied.copied >= len(both) and copied.translated == 0
     for mine, other in {"<s>": "[CLS]", "</s>": "[SEP]", "<pad>": "[PAD]", "<mask>": "[MASK]"}.items():
         assert torch.equal(encoder.embedding[ours[mine]], donor.embedding[theirs[other]]), mine
     drawn = [
@@ -94,3 +96,23 @@ def test_fewer_blocks_take_the_lowest(encoder: Any) -> None:
 def test_a_body_that_does_not_fit_is_refused(encoder: Any, change: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=words):
         transplant(encoder, create(TINY_CONFIG | change, encoder.tokenizer, seed=9))
+
+
+def test_a_piece_that_translates_known_ones_begins_among_them(donor: Any, encoder: Any) -> None:
+    """By how often it does; known pieces and pieces with too few links stay as they are."""
+    ours = encoder.tokenizer.get_vocab()
+    known = [ours["a"], ours["e"]]
+    piece, rare, other = [row for name, row in ours.items() if len(name) > 3 and name.isalpha()][:3]
+    plain = create(TINY_CONFIG, encoder.tokenizer, seed=0)
+    transplant(donor, plain)
+    links = Translations(
+        np.array([piece, piece, rare, known[0], other]),
+        np.array([known[0], known[1], known[0], known[1], rare]),
+        np.array([3.0, 1.0, 0.1, 9.0, 9.0]),
+    )
+    taken = transplant(donor, encoder, links)
+    assert taken.translated == 1
+    a, e = (encoder.embedding[row] for row in known)
+    torch.testing.assert_close(encoder.embedding[piece], 0.75 * a + 0.25 * e)
+    for row in (rare, other, *known):
+        assert torch.equal(encoder.embedding[row], plain.embedding[row])
