@@ -13,7 +13,7 @@ looks (no model is loaded, nothing is trained); `run` makes what is missing, in 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from effstilts.data import sources
 from effstilts.data.order import long_cycle_possible
 from effstilts.engine.choice import check_spread
 from effstilts.errors import RecipeError, StoreError
+from effstilts.identity import NUMERICS_VERSION, of_method, of_part, of_retrieval, of_training
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
 from effstilts.phases import (
@@ -42,29 +43,13 @@ from effstilts.recipe import (
     Method,
     Phase,
     Recipe,
-    Retrieval,
     Share,
     Target,
-    Training,
 )
 from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import Damaged, content_key
 from effstilts.tasks.task import SplitName, Task
 from effstilts.workbench import Source, Step, TaskPart, Workbench
-
-# Raised when a change moves the numbers of any step: old artefacts are then no longer taken for new ones.
-NUMERICS_VERSION = 1
-
-# Settings of retrieval that came later: they count where they are not what was done before.
-_LATER_SETTINGS = ("margin", "neighbours", "mode", "space")
-
-# Settings that say how a step is carried out and not what it computes.
-_NOT_IN_KEY = ("checkpoint_every", "gradient_checkpointing")
-# Settings that came later: they enter a key where they differ from what was done before.
-_LATER_TRAINING = ("optimizer", "warmup_steps", "freeze_embeddings", "freeze_layers", "restarts")
-
-# Settings of adalora alone.
-_ADALORA = ("initial_rank", "budget_warmup", "budget_settle", "allocate_every", "orthogonality")
 
 
 @dataclass(frozen=True)
@@ -195,7 +180,7 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
         exponents = [part.language_exponent for part in parts]
         spec: dict[str, Any] = {
             "vocab_size": model.vocab_size,
-            "texts": [_part_identity(bench, part, "train") for part in parts],
+            "texts": [of_part(bench, part, "train") for part in parts],
             **({"coverage": model.character_coverage} if model.character_coverage != 1.0 else {}),
             **({"exponents": exponents} if any(exponents) else {}),
             "numerics": NUMERICS_VERSION,
@@ -212,7 +197,7 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
         spec = {
             "phase": "alignment",
             "tokenizer": identity["tokenizer"],
-            "texts": [_part_identity(bench, part, "train") for part in parts],
+            "texts": [of_part(bench, part, "train") for part in parts],
             "numerics": NUMERICS_VERSION,
         }
         label = f"alignment of pieces by {', '.join(share.task for share in parallel)}"
@@ -260,7 +245,7 @@ def _combination(
         "how": combine.how,
         "scale": combine.scale,
         **({"density": combine.density} if combine.how != "linear" else {}),
-        "method": _method(method, base),
+        "method": of_method(method, base),
         "base": base.key,
         "seed": seed,
         "numerics": NUMERICS_VERSION,
@@ -302,7 +287,7 @@ def _target(
     for language, split in languages.items():
         part = TaskPart(task, language, rows=recipe.data.evaluation_rows)
         spec = {
-            "task": _part_identity(bench, part, split),
+            "task": of_part(bench, part, split),
             "model": trained.key,
             "precision": target.training.precision,
             "numerics": NUMERICS_VERSION,
@@ -345,14 +330,11 @@ def _retrieval(
     for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)
         spec = {
-            "task": _part_identity(bench, part, split),
-            **({"dev": _part_identity(bench, part, "dev")} if tuned else {}),
-            **({"pool": [_part_identity(bench, TaskPart(task, other), split) for other in pool]} if pool else {}),
-            **{key: value for key in _LATER_SETTINGS if (value := getattr(settings, key)) != getattr(Retrieval, key)},
+            "task": of_part(bench, part, split),
+            **({"dev": of_part(bench, part, "dev")} if tuned else {}),
+            **({"pool": [of_part(bench, TaskPart(task, other), split) for other in pool]} if pool else {}),
+            **of_retrieval(settings),
             "model": encoder.key,
-            "layer": settings.layer,
-            "pooling": settings.pooling,
-            "special_tokens": settings.special_tokens,
             "numerics": NUMERICS_VERSION,
         }
         step = Step(
@@ -391,8 +373,8 @@ def _training_step(
         "phase": kind,
         "tasks": [
             {
-                "train": _part_identity(bench, part, "train"),
-                "dev": _part_identity(bench, part.selection(part.rows), "dev")
+                "train": of_part(bench, part, "train"),
+                "dev": of_part(bench, part.selection(part.rows), "dev")
                 if bench.has_split(part.selection(), "dev")
                 else None,
                 "weight": part.weight,
@@ -413,8 +395,8 @@ def _training_step(
             if len(parts) > 1 and long_cycle_possible(shares_of(parts), phase.mixing == "fixed")
             else {}
         ),
-        "training": _settings(phase.training),
-        "method": _method(phase.method, base),
+        "training": of_training(phase.training),
+        "method": of_method(phase.method, base),
         "base": base.key,
         "seed": seed,
         "numerics": NUMERICS_VERSION,
@@ -435,11 +417,6 @@ def _training_step(
         trains=True,
         shared=True,
     )
-
-
-def _settings(training: Training) -> dict[str, Any]:
-    kept = {k: v for k, v in dataclasses.asdict(training).items() if k not in _NOT_IN_KEY}
-    return {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != getattr(Training, k)}
 
 
 def _check_carry(label: str, method: Method, base: Source | Step) -> None:
@@ -471,20 +448,6 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
         raise RecipeError(
             f"{label}: carry stack needs adapters of the LoRA family, not {before.name} and {method.name}"
         )
-
-
-def _method(method: Method, base: Source | Step) -> dict[str, Any]:
-    """The method's part of a key: fields that mean nothing for it do not count."""
-    carry = method.carry if isinstance(base, Step) and base.leaves_adapter else None
-    if method.name == "full":
-        return {"name": "full"} if carry != "fresh" else {"name": "full", "carry": carry}
-    fields = dataclasses.asdict(method)
-    if method.name != "loraplus":
-        del fields["rate_ratio"]
-    if method.name != "adalora":
-        for field_ in _ADALORA:
-            del fields[field_]
-    return {**fields, "carry": carry}
 
 
 def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskPart, ...]:
@@ -529,23 +492,3 @@ def retrieval_splits(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> d
 def _known_language(task: Task, language: str) -> None:
     if language not in task.languages:
         raise RecipeError(f"{task.name} has no language {language!r}; it has {', '.join(task.languages)}")
-
-
-def _part_identity(bench: Workbench, part: TaskPart, split: SplitName) -> Mapping[str, Any]:
-    """Everything about a part's rows that a step depends on."""
-    task = part.task
-    kind = kind_of(task.kind) if task.kind not in EVALUATORS else None
-    return {
-        "task": task.name,
-        "language": part.language,
-        "split": split,
-        "rows": part.rows,
-        "data": sources.fingerprint(task, split, part.language, bench.where),
-        "kind": [task.kind, kind.version if kind else 1],
-        "labels": list(task.labels),
-        "lengths": [task.max_length, task.stride],
-        "no_answer": task.no_answer,
-        **({"normaliser": task.normaliser} if task.normaliser != "squad" else {}),
-        "score": task.score,
-        "head": task.head,
-    }

@@ -12,7 +12,7 @@ import pytest
 from effstilts.data import sources
 from effstilts.log import Log
 from effstilts.procedure import build
-from effstilts.recipe import load_recipe
+from effstilts.recipe_reader import load_recipe
 from effstilts.store import Store, file_hash
 from effstilts.workbench import Workbench
 

@@ -360,7 +360,7 @@ def test_zero_shot_is_told_by_what_the_weights_were_trained_and_chosen_on(tmp_pa
     from effstilts.data.sources import DataConfig
     from effstilts.log import Log
     from effstilts.procedure import build
-    from effstilts.recipe import recipe_from_tree
+    from effstilts.recipe_reader import recipe_from_tree
     from effstilts.studies.report import run_record
     from effstilts.synthetic import World
     from effstilts.workbench import Workbench

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from effstilts.cli import main
-from effstilts.recipe import load_recipe
+from effstilts.recipe_reader import load_recipe
 from effstilts.store import Store
 
 CONFIG = """{model_type: xlm-roberta, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2,

@@ -65,7 +65,7 @@ class RecipeChoice(DataPlaces, Places):
     ) -> Iterator[tuple[Recipe, Workbench, Graph]]:
         """The recipe, the workbench and the graph. `local_rank`: the command works with the other processes of a
         launch; None: it is for one process."""
-        from effstilts.recipe import load_recipe
+        from effstilts.recipe_reader import load_recipe
 
         if local_rank is None:
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:

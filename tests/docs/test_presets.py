@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from effstilts.recipe import Recipe, load_recipe
+from effstilts.recipe import Recipe
+from effstilts.recipe_reader import load_recipe
 from effstilts.tasks.registry import declare, get
 
 README = Path(__file__).parents[2] / "README.md"

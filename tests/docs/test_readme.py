@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from effstilts.recipe import load_recipe, shipped_recipes
+from effstilts.recipe_reader import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

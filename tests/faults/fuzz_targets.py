@@ -12,7 +12,7 @@ from typing import Any
 from effstilts.data.sources import DataConfig, load
 from effstilts.data.xtreme_folders import FolderScores, _score_file
 from effstilts.evaluation.xtreme import BENCHMARKS
-from effstilts.recipe import load_recipe, shipped_recipes
+from effstilts.recipe_reader import load_recipe, shipped_recipes
 from effstilts.store import canonical_json, read_manifest, signed
 from effstilts.tasks.registry import declare
 

@@ -14,7 +14,7 @@ from effstilts.cli import main
 from effstilts.engine.checkpoint import Progress
 from effstilts.engine.guard import collapse, failures
 from effstilts.procedure import build
-from effstilts.recipe import load_recipe
+from effstilts.recipe_reader import load_recipe
 from effstilts.store import Store
 from effstilts.studies.report import table
 from tests.faults.recipes import words, write_recipe

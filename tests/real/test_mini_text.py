@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from effstilts.commands.places import RecipeChoice
-from effstilts.recipe import shipped_recipes
+from effstilts.recipe_reader import shipped_recipes
 from effstilts.studies.overlap import find_overlaps
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]

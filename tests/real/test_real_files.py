@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from effstilts.data.sources import DataConfig, evaluation_splits, load
-from effstilts.recipe import load_recipe
+from effstilts.recipe_reader import load_recipe
 from effstilts.tasks.registry import declare, get
 
 pytestmark = pytest.mark.real

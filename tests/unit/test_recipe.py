@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effstilts.errors import EffstiltsError, RecipeError
-from effstilts.recipe import load_recipe, recipe_from_tree, shipped_recipes
+from effstilts.recipe_reader import load_recipe, recipe_from_tree, shipped_recipes
 from effstilts.yaml_tree import parse_yaml
 
 MODEL = {"name": "somewhere"}

@@ -258,8 +258,8 @@ def test_one_hub_table_of_nine_languages_gives_english_alone(tmp_path: Path) -> 
 
 def test_train_and_dev_of_a_holdout_are_told_apart_by_every_key(tmp_path: Path) -> None:
     """Both come out of one file and share its fingerprint, which names the source: keys add the split."""
+    from effstilts.identity import of_part
     from effstilts.log import Log
-    from effstilts.procedure import _part_identity
     from effstilts.store import Store, content_key
     from effstilts.workbench import TaskPart, Workbench
 
@@ -269,7 +269,7 @@ def test_train_and_dev_of_a_holdout_are_told_apart_by_every_key(tmp_path: Path) 
     task, config = get("tydiqa"), DataConfig(tmp_path)
     bench = Workbench(Store(tmp_path / "store"), config, Log(quiet=True), {})
     part = TaskPart(task, "en")
-    keys = [content_key(_part_identity(bench, part, split)) for split in ("train", "dev")]  # type: ignore[arg-type]
+    keys = [content_key(of_part(bench, part, split)) for split in ("train", "dev")]  # type: ignore[arg-type]
     assert keys[0] != keys[1]
     contexts = [{e["context"] for e in bench.examples(part, split)} for split in ("train", "dev")]  # type: ignore[arg-type]
     assert all(contexts) and not contexts[0] & contexts[1]

@@ -14,10 +14,10 @@ from effstilts.engine.choice import check_spread
 from effstilts.engine.optimizers import check_optimizer, make_optimizer, state_of
 from effstilts.engine.plain import Model, PlainEngine
 from effstilts.errors import MissingDependencyError, RecipeError
+from effstilts.identity import of_training
 from effstilts.kinds import kind_of
 from effstilts.log import Log
 from effstilts.model.encoder import create
-from effstilts.procedure import _settings
 from effstilts.recipe import Method, Spread, Training
 from tests.conftest import TINY_CONFIG
 from tests.unit.kinds.test_kinds import as_rows, examples_of
@@ -135,4 +135,4 @@ def test_what_a_machine_cannot_do_is_said_first(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_default_is_in_no_key() -> None:
-    assert "optimizer" not in _settings(Training()) and _settings(Training(optimizer="adamw8bit"))["optimizer"]
+    assert "optimizer" not in of_training(Training()) and of_training(Training(optimizer="adamw8bit"))["optimizer"]

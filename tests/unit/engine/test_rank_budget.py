@@ -17,7 +17,8 @@ from effstilts.errors import RecipeError, TrainingError
 from effstilts.kinds import kind_of
 from effstilts.model import adapters
 from effstilts.model.encoder import Encoder, create
-from effstilts.recipe import Method, Spread, Training, check_method
+from effstilts.recipe import Method, Spread, Training
+from effstilts.recipe_reader import check_method
 from tests.conftest import TINY_CONFIG
 from tests.unit.model.test_encoder import batch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from effstilts.errors import RecipeError
+from effstilts.identity import of_part
 from effstilts.kinds import kind_of
-from effstilts.procedure import _part_identity
 from effstilts.tasks.registry import declare, get
 from effstilts.tasks.task import Task
 from effstilts.workbench import TaskPart
@@ -40,7 +40,7 @@ def test_the_normaliser_is_a_tasks_own_and_counts_in_its_key(monkeypatch: pytest
     plain, own = declare("mine", spec), declare("mine", {**spec, "normaliser": "mlqa"})
     assert (plain.normaliser, own.normaliser) == ("squad", "mlqa")
     bench = type("Bench", (), {"where": None})()
-    keys = [dict(_part_identity(bench, TaskPart(task, "de"), "test")) for task in (plain, own)]
+    keys = [dict(of_part(bench, TaskPart(task, "de"), "test")) for task in (plain, own)]
     # Keys of tasks that were scored so before do not move.
     assert "normaliser" not in keys[0] and keys[1] == {**keys[0], "normaliser": "mlqa"}
     with pytest.raises(RecipeError, match="'english' is not one of squad, mlqa"):
