@@ -1,0 +1,62 @@
+"""Phase 1 on another encoder's blocks: pieces that its parallel text aligns begin among the body's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effstilts.cli import main
+from effstilts.model.encoder import load, save
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """
+name: bodied
+model:
+  name: new
+  body: BODY
+  aligned_by: [ALIGNED]
+  vocab_size: 300
+  config: {model_type: xlm-roberta, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2,
+           intermediate_size: 64, max_position_embeddings: 130}
+training: {batch_size: 8, learning_rate: 1e-3}
+mlm:
+  tasks: [{task: synthetic/text, rows: 200}, {task: synthetic/parallel, rows: 400}]
+  training: {steps: 2}
+"""
+
+
+@pytest.fixture
+def body(encoder: Any, tmp_path: Path) -> Path:
+    save(encoder, tmp_path / "body")
+    return tmp_path / "body"
+
+
+def run(tmp_path: Path, body: Path, aligned: str) -> int:
+    recipe = tmp_path / "bodied.yaml"
+    recipe.write_text(RECIPE.replace("BODY", str(body)).replace("ALIGNED", aligned), encoding="utf-8")
+    return main(["run", str(recipe), "--store", str(tmp_path / "store"), "--offline"])
+
+
+def test_aligned_pieces_begin_among_the_bodys(body: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, body, "synthetic/parallel") == 0
+    made = {folder.name.split("-")[0]: folder for folder in (tmp_path / "store" / "artefacts").iterdir()}
+    assert {"tokenizer", "alignment", "mlm"} <= made.keys()
+    events = map(json.loads, (tmp_path / "store" / "runs" / "bodied.events.jsonl").read_text().splitlines())
+    taken = [event for event in events if event["event"] == "transplanted"]
+    assert taken[-1]["pieces"] > 20 and taken[-1]["translated"] > 20
+    trained = load(str(made["mlm"] / "encoder"))
+    assert trained.depth == 2
+    capsys.readouterr()
+    assert run(tmp_path, body, "synthetic/parallel") == 0
+    assert "alignment of pieces" not in capsys.readouterr().out
+
+
+def test_text_that_is_not_parallel_is_refused(body: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, body, "synthetic/text") == 3
+    assert "synthetic/text (en): row 1 is one text, not two" in capsys.readouterr().err
+    assert run(tmp_path, body, "synthetic/paralell") == 2
+    assert "did you mean 'synthetic/parallel'" in capsys.readouterr().err
