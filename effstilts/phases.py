@@ -61,17 +61,21 @@ def align_pieces(bench: Workbench, step: Step) -> None:
     """Which pieces of the tokenizer translate each other in the parallel text of phase 1."""
     opened = bench.open_encoder(step.base)
     special = opened.token_ids().special
+    encoded = [bench.rows(part, "train", opened).head(alignment.MOST_PAIRS) for part in step.parts]
+    if not bench.ranks.leads:
+        return
     found = []
-    for part in step.parts:
-        rows = bench.rows(part, "train", opened).head(alignment.MOST_PAIRS)
-        # Masked LM's rows of two texts: <s> A </s></s> B </s>, the second beginning at `restart`.
-        starts = rows["restart"].tolist()
-        if not all(starts):
-            raise DataError(f"model.aligned_by: {part.name}: row {starts.index(0) + 1} is one text, not two")
+    for part, rows in zip(step.parts, encoded, strict=True):
+        # Masked LM's rows of two texts: <s> A </s></s> B </s>, the second beginning at `restart`; 0 where it is blank.
         texts = [
             [side[~np.isin(side, special)] for side in np.split(ids, [start])]
-            for ids, start in zip(rows["input_ids"], starts, strict=True)
+            for ids, start in zip(rows["input_ids"], rows["restart"].tolist(), strict=True)
+            if start
         ]
+        if not texts:
+            raise DataError(
+                f"model.aligned_by: {part.name}: its rows are one text each, not a text and its translation"
+            )
         found.append(alignment.align(*zip(*texts, strict=True)))
     links = alignment.merged(found)
 

@@ -26,6 +26,8 @@ from effstilts.errors import RecipeError, StoreError
 from effstilts.identity import NUMERICS_VERSION, of_method, of_part, of_retrieval, of_training
 from effstilts.kinds import kind_of
 from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
+from effstilts.model.encoder import tokenizer_fingerprint
+from effstilts.model.transplant import VERSION as TRANSPLANT_VERSION
 from effstilts.phases import (
     align_pieces,
     combine_arms,
@@ -67,10 +69,12 @@ class Cell:
 
 @dataclass
 class Graph:
-    """Steps in an order in which each comes after its inputs, and the cells of the results table."""
+    """Steps in an order in which each comes after its inputs, the cells of the results table, and the encoder that each
+    arm and seed ends phase 2 with."""
 
     steps: list[Step] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
+    encoders: dict[tuple[str, int], Source | Step] = field(default_factory=dict)
 
     def add(self, step: Step) -> Step:
         """The step, or the one with the same key that is there already: shared work stands once."""
@@ -89,6 +93,7 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
         base = _phase_one(recipe, bench, graph, seed)
         for arm in recipe.arms or recipe.intermediate:
             encoder = _phase_two(recipe, bench, graph, arm, base, seed)
+            graph.encoders[arm, seed] = encoder
             for target in recipe.targets:
                 _target(recipe, bench, graph, target, encoder, arm, seed)
             for name in recipe.retrieval.tasks:
@@ -174,7 +179,7 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
     identity: dict[str, Any] = {"config": dict(model.config), "seed": seed}
     tokenizer = alignment = None
     if model.tokenizer:
-        identity["tokenizer"] = {"name": model.tokenizer, "revision": model.revision}
+        identity["tokenizer"] = tokenizer_fingerprint(model.tokenizer, model.revision)
     else:
         parts = _parts(bench, recipe.mlm.tasks, "masked_lm")
         exponents = [part.language_exponent for part in parts]
@@ -189,7 +194,7 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
         tokenizer = graph.add(Step("tokenizer", content_key(spec), label, spec, make_tokenizer, parts=parts))
         identity["tokenizer"] = tokenizer.key
     if model.body:
-        identity["body"] = checkpoint_fingerprint(model.body)
+        identity |= {"body": checkpoint_fingerprint(model.body), "transplant": TRANSPLANT_VERSION}
     if model.aligned_by:
         parallel = [share for share in recipe.mlm.tasks if share.task in model.aligned_by]
         parts = _parts(bench, parallel, "masked_lm")
@@ -197,11 +202,13 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
         spec = {
             "phase": "alignment",
             "tokenizer": identity["tokenizer"],
+            # Rows are cut to what the encoder takes.
+            "positions": model.config.get("max_position_embeddings"),
             "texts": [of_part(bench, part, "train") for part in parts],
             "numerics": NUMERICS_VERSION,
         }
         label = f"alignment of pieces by {', '.join(share.task for share in parallel)}"
-        step = Step("alignment", content_key(spec), label, spec, align_pieces, parts=parts, base=base)
+        step = Step("alignment", content_key(spec), label, spec, align_pieces, parts=parts, base=base, shared=True)
         alignment = graph.add(step)
         identity = identity | {"alignment": alignment.key}
     return Source(model, identity, tokenizer=tokenizer, alignment=alignment, seed=seed)
@@ -238,7 +245,7 @@ def _combination(
         and all(step.adapter_base is not None and step.adapter_base.key == base.key for step, _ in arms)
     ):
         rank = sum(m.rank for m in methods)
-        method = Method("lora", rank=rank, alpha=float(rank), targets=methods[0].targets)
+        method = dataclasses.replace(methods[0], name="lora", rank=rank, alpha=float(rank), carry="merge")
     spec = {
         "phase": "combine",
         "arms": [[step.key, weight] for step, weight in arms],
@@ -437,12 +444,12 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
         raise RecipeError(
             f"{label}: carry continue: the phase before has spent adalora's rank budget; merge it and start a fresh one"
         )
-    if method.carry == "continue" and (before.name, before.rank, before.alpha) != (
-        method.name, method.rank, method.alpha
-    ):  # fmt: skip
+    shapes = [(m.name, m.rank, m.alpha, m.dropout, tuple(m.targets)) for m in (before, method)]
+    if method.carry == "continue" and shapes[0] != shapes[1]:
         raise RecipeError(
-            f"{label}: carry continue needs the same method, rank and alpha in both phases; the phase before has "
-            f"{before.name}, {before.rank} and {before.alpha:g}"
+            f"{label}: carry continue needs the same method, rank, alpha, dropout and targets in both phases; the "
+            f"phase before has {before.name}, {before.rank}, {before.alpha:g}, {before.dropout:g} and "
+            f"{', '.join(before.targets) or 'the default targets'}"
         )
     if method.carry == "stack" and not {method.name, before.name} <= set(LORA_METHODS):
         raise RecipeError(

@@ -10,6 +10,7 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.model.encoder import load, save
+from tests.parity.test_launch import start, torchrun
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,31 @@ def test_aligned_pieces_begin_among_the_bodys(body: Path, tmp_path: Path, capsys
 
 def test_text_that_is_not_parallel_is_refused(body: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, body, "synthetic/text") == 3
-    assert "synthetic/text (en): row 1 is one text, not two" in capsys.readouterr().err
+    assert "synthetic/text (en): its rows are one text each" in capsys.readouterr().err
     assert run(tmp_path, body, "synthetic/paralell") == 2
     assert "did you mean 'synthetic/parallel'" in capsys.readouterr().err
+
+
+def test_two_ranks_align_and_train(body: Path, tmp_path: Path) -> None:
+    """Rank 0 alone aligns; all ranks read the rows. One translation is blank and is passed over."""
+    recipe = tmp_path / "bodied.yaml"
+    text = RECIPE.replace("BODY", str(body)).replace("ALIGNED", "par").replace("synthetic/parallel, rows: 400", "par")
+    declared = f"""
+tasks:
+  par:
+    kind: masked_lm
+    languages: [de]
+    columns: {{text: source, text_pair: target}}
+    files:
+      train: {{path: [{tmp_path}/a.txt, "{tmp_path}/b.{{lang}}.txt"], format: aligned_lines}}
+"""
+    recipe.write_text(text + declared, encoding="utf-8")
+    (tmp_path / "a.txt").write_text("one two three\nfour five six\nseven\n" * 20, encoding="utf-8")
+    (tmp_path / "b.de.txt").write_text("eins zwei drei\n\nsieben\n" * 20, encoding="utf-8")
+    command = torchrun("-m", "effstilts", "run", str(recipe), "--store", str(tmp_path / "store"), "--offline")
+    process = start([*command, "--set", "engine.timeout_seconds=60"])
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error[:2000]
+    assert {"alignment", "mlm"} <= {
+        folder.name.split("-")[0] for folder in (tmp_path / "store" / "artefacts").iterdir()
+    }

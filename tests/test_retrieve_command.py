@@ -93,3 +93,21 @@ def test_mistakes_are_one_line(
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert main(["retrieve", "tiny:nli", "--store", str(store)]) == MissingDependencyError.exit_code
     assert "effstilts[report]" in capsys.readouterr().err
+
+
+def test_equal_arms_share_a_step_and_both_are_found(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    arm = "{tasks: [synthetic/mnli], training: {steps: 2}}"
+    words = ["run", str(tiny_recipe), "--store", str(store), "--quiet", "--offline", "--set", "targets=[]"]
+    for name in ("x", "y", "z"):
+        words += ["--set", f"intermediate.{name}={arm}" if name != "z" else "arms=[x, y]"]
+    assert main(words) == 0
+    assert (
+        open_named("tiny:x", Store(store), offline=True).identity
+        == open_named("tiny:y", Store(store), offline=True).identity
+    )
+    capsys.readouterr()
+    assert main(["export", "tiny", str(tmp_path / "out"), "--arm", "nli", "--store", str(store), "--offline"]) == 5
+    assert "has not made the arm 'nli'" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) 
         files = layouts.layout(task, split, language, where.root)
         own = layouts.read_split(task, split)
         identity["files"] = [_hash_once(path) for path in layouts.paths(files, own, language, where.root)]
-        identity["format"] = files.formats.get(split, files.format)
+        identity["format"] = files.formats.get(own, files.format)
         if files.rename:
             identity["rename"] = dict(files.rename)
     elif task.hub:

@@ -34,12 +34,14 @@ _IA3 = {"key", "value", "key_proj", "value_proj", "k_lin", "v_lin"}
 _IA3_FEEDFORWARD = ("output.dense", "ffn.lin2")
 
 
-def attach(encoder: Encoder, method: Method, weights: Path | None = None, below: Path | None = None) -> None:
+def attach(
+    encoder: Encoder, method: Method, weights: Path | None = None, below: Path | None = None, any_rank: bool = False
+) -> None:
     """Puts a method's parameters on the encoder and freezes everything else of it.
 
     weights: folder of a saved adapter to go on training (`carry: continue`); its shape must fit `method`. below: of one
     that stays, frozen, under the new one (`carry: stack`). ModelError for a target layer that the encoder does not
-    have, or a rank above a layer's size.
+    have, or, unless any_rank, a rank above a layer's size.
     """
     if method.name == "bitfit":
         _only_biases(encoder, weights)
@@ -49,7 +51,7 @@ def attach(encoder: Encoder, method: Method, weights: Path | None = None, below:
 
     for kept in (weights, below):
         _check_weights(kept)
-    config = _config(encoder, method)
+    config = _config(encoder, method, any_rank)
     with quiet_transformers():
         if weights is not None:
             _check_fits(peft.PeftConfig.from_pretrained(str(weights)), method)
@@ -124,7 +126,8 @@ def concatenate(encoder: Encoder, method: Method, parts: Sequence[tuple[Path, fl
     """
     import peft
 
-    attach(encoder, method)
+    # A sum may have more directions than a layer, and stays exact.
+    attach(encoder, method, any_rank=True)
     saved = [
         (read_tensors(folder / "adapter_model.safetensors"), peft.PeftConfig.from_pretrained(str(folder)), weight)
         for folder, weight in parts
@@ -173,7 +176,7 @@ def _kept_directions(encoder: Encoder) -> dict[str, list[bool]]:
     return {name: (p != 0).reshape(-1).tolist() for name, p in named if ".lora_E." in name}
 
 
-def _config(encoder: Encoder, method: Method) -> Any:
+def _config(encoder: Encoder, method: Method, any_rank: bool = False) -> Any:
     import peft
 
     targets = _targets(encoder, method)
@@ -190,7 +193,7 @@ def _config(encoder: Encoder, method: Method) -> Any:
             bias="none",
         )
     smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
-    if method.first_rank > smallest:
+    if method.first_rank > smallest and not any_rank:
         raise ModelError(f"{method.name} rank {method.first_rank} is larger than a target layer's size, {smallest}")
     if method.name == "adalora":
         # The schedule is `effstilts.engine.rank_budget`'s; peft's own needs some number of steps.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +34,14 @@ class Translations(NamedTuple):
 NONE = Translations(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
 
 
-def align(sources: Sequence[NDArray[np.int64]], targets: Sequence[NDArray[np.int64]]) -> Translations:
-    """Links of the targets' pieces to the sources'. Row i of both is a text and its translation, piece ids without
-    special ones; a piece counts once a row."""
+def align(sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any]]) -> Translations:
+    """Links of the targets' pieces to the sources'. Row i of both is a text and its translation, piece ids of any
+    integer type without special ones; a piece counts once a row."""
     base, cells = 1 + max((int(ids.max(initial=0)) for ids in (*sources, *targets)), default=0), []
     starts = np.zeros(2, np.int64)
-    for left, right in zip(map(np.unique, sources), map(np.unique, targets), strict=True):
+    for source_ids, target_ids in zip(sources, targets, strict=True):
+        # Codes of pairs of pieces do not fit the ids' own 32 bits.
+        left, right = (np.unique(ids).astype(np.int64) for ids in (source_ids, target_ids))
         rows, columns = np.divmod(np.arange(len(left) * len(right)), max(1, len(right)))
         cells.append((right[columns] * base + left[rows], starts[0] + rows, starts[1] + columns))
         starts += len(left), len(right)

@@ -496,9 +496,25 @@ def fingerprint(name: str, revision: str = "") -> dict[str, Any]:
         raise ModelError(f"{folder} holds no .safetensors file; other weight formats are pickles and are not read")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds no config.json")
-    others = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model")
-    files = [*weights, *(folder / name for name in others if (folder / name).is_file())]
-    return {"files": {path.name: file_hash(path) for path in files}}
+    return {
+        "files": {path.name: file_hash(path) for path in [*weights, folder / "config.json", *_of_tokenizer(folder)]}
+    }
+
+
+def tokenizer_fingerprint(name: str, revision: str = "") -> dict[str, Any]:
+    """What identifies a tokenizer: the hashes of a folder's files, or hub id and revision."""
+    from effstilts.store import file_hash
+
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return {"name": name, "revision": revision}
+    return {"files": {path.name: file_hash(path) for path in _of_tokenizer(folder)}}
+
+
+def _of_tokenizer(folder: Path) -> list[Path]:
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json",
+             "special_tokens_map.json", "sentencepiece.bpe.model", "spm.model")  # fmt: skip
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _masked_lm_types() -> set[str]:

@@ -22,8 +22,10 @@ from effstilts.model.encoder import Encoder, blocks_of
 # How SentencePiece marks a word's beginning, and WordPiece the pieces that do not begin one.
 _BEGINS = "▁"
 _GOES_ON = "##"
-_SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token", "mask_token")
-_SAME_AS = {"bos_token": "cls_token", "eos_token": "sep_token"}
+_SAME_AS = {"bos_token": "cls_token", "eos_token": "sep_token", "cls_token": "bos_token", "sep_token": "eos_token"}
+_SPECIALS = (*_SAME_AS, "pad_token", "unk_token", "mask_token")
+# Raised when what is copied changes.
+VERSION = 2
 # Expected links to known pieces that it takes to place a piece among them.
 _LEAST_LINKS = 0.5
 
@@ -37,7 +39,7 @@ class Taken(NamedTuple):
 
 @torch.no_grad()
 def transplant(donor: Encoder, encoder: Encoder, translations: Translations = NONE) -> Taken:
-    """Copies the donor's blocks, embedding LayerNorm, positions and known pieces into `encoder`, in place.
+    """Copies the donor's blocks, embedding LayerNorm, positions, segments and known pieces into `encoder`, in place.
 
     A piece that the donor does not have is the mean of the known ones that it translates, by how often; where there is
     none, it is drawn from a normal distribution with the mean and spread of the donor's embeddings, by dimension, from
@@ -52,6 +54,7 @@ def transplant(donor: Encoder, encoder: Encoder, translations: Translations = NO
     norms = [{k: v for k, v in _embeddings(e).items() if "LayerNorm" in k} for e in (encoder, donor)]
     _copy(norms[0], norms[1], "the embeddings' LayerNorm")
     _copy_positions(donor, encoder)
+    _copy_segments(donor, encoder)
     known = _copy_pieces(donor, encoder)
     return Taken(int(known.sum()), _translate_pieces(encoder, known, translations))
 
@@ -83,17 +86,26 @@ def _copy_positions(donor: Encoder, encoder: Encoder) -> None:
     mine[here:] = other[there : there + len(mine) - here]
 
 
+def _copy_segments(donor: Encoder, encoder: Encoder) -> None:
+    """A segment's vector is added to every token."""
+    mine, other = (_embeddings(e).get("token_type_embeddings.weight") for e in (encoder, donor))
+    if mine is not None and other is not None:
+        mine[: len(other)] = other[: len(mine)]
+
+
 def _copy_pieces(donor: Encoder, encoder: Encoder) -> NDArray[np.bool_]:
     """Which pieces were copied [vocabulary]."""
     known: Mapping[str, int] = donor.tokenizer.get_vocab()
-    wordpiece = any(piece.startswith(_GOES_ON) for piece in known)
+    wordpiece, same = (any(p.startswith(_GOES_ON) for p in e.tokenizer.get_vocab()) for e in (donor, encoder))
+    if same and not wordpiece:
+        raise ModelError("model.body: its pieces are SentencePiece's, those of model.tokenizer are WordPiece's")
     lower = wordpiece and not any(piece != piece.lower() for piece in known if not _is_special(donor.tokenizer, piece))
     mine, other = encoder.embedding, donor.embedding
     spread, mean = other.std(0), other.mean(0)
     mine.copy_((mine - mine.mean()) / mine.std() * spread + mean)
     copied = np.zeros(len(mine), bool)
     for piece, row in encoder.tokenizer.get_vocab().items():
-        found = known.get(_as_wordpiece(piece, lower) if wordpiece else piece)
+        found = known.get(_as_known(piece, wordpiece and not same, lower))
         if found is not None and not _is_special(encoder.tokenizer, piece):
             mine[row] = other[found]
             copied[row] = True
@@ -121,8 +133,11 @@ def _translate_pieces(encoder: Encoder, known: NDArray[np.bool_], translations: 
     return len(placed)
 
 
-def _as_wordpiece(piece: str, lower: bool) -> str:
+def _as_known(piece: str, as_wordpiece: bool, lower: bool) -> str:
+    """How the donor's vocabulary spells a piece."""
     text = piece.lower() if lower else piece
+    if not as_wordpiece:
+        return text
     return text.removeprefix(_BEGINS) if text.startswith(_BEGINS) and len(text) > 1 else _GOES_ON + text
 
 

@@ -119,7 +119,7 @@ class Embedder:
         self.packed = encoder.device.type == "cpu" and not refusal(encoder)
         ids = encoder.token_ids()
         self._ids = ids
-        self._special = torch.tensor(ids.special, device=encoder.device)
+        self._special = torch.tensor([*ids.prefix, *ids.suffix], device=encoder.device)
         self._packed_encoder: PackedEncoder | None = None
         self._was_training = encoder.training
 

@@ -52,7 +52,7 @@ def _size(bench: Workbench, step: Step) -> str:
     if step.arms:
         return f"{len(step.arms)} arms, {step.phase.combine.how}"
     rows = _rows(bench, step)
-    if step.kind == "tokenizer":
+    if step.kind in ("tokenizer", "alignment"):
         return f"{rows:,} rows"
     training = step.training
     length = f"{training.steps:,} steps" if training.steps else f"{training.epochs:g} epochs"

@@ -57,7 +57,9 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
                 line |= {"done_steps": facts["steps"], "best_step": facts["best_step"]}
                 line |= {"cost": facts["cost"], "machine": facts["machine"], "bytes": store.size(step.kind, step.key)}
         steps.append(line)
-    return {"name": name, "recipe": dict(recipe), "steps": steps, "cells": cells}
+    # By arm and seed: equal arms share a step, whose label names the first.
+    encoders = {f"{arm}:{seed}": at.name if isinstance(at, Step) else "" for (arm, seed), at in graph.encoders.items()}
+    return {"name": name, "recipe": dict(recipe), "steps": steps, "encoders": encoders, "cells": cells}
 
 
 def _failures(step: Source | Step | None, store: Store) -> list[str]:

@@ -76,14 +76,13 @@ def _one_of(given: str, known: list[str], where: str, what: str) -> str:
 
 
 def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: int) -> Source | Step:
-    labels = {step["label"]: step["name"] for step in record["steps"]}
-    phase = record["recipe"]["intermediate"][arm]
-    if phase["tasks"] or phase.get("combine", {}).get("arms"):
-        return _step(labels[f"intermediate {arm}, seed {seed}"], record, store)
-    for label in ("mlm", f"mlm, seed {seed}"):
-        if label in labels:
-            return _step(labels[label], record, store)
-    return _source(record)
+    name = record.get("encoders", {}).get(f"{arm}:{seed}")
+    if name is None:
+        raise StoreError(
+            f"the run {record['name']} has not made the arm {arm!r} with seed {seed}: effstilts run makes what its "
+            "recipe names, and nothing twice"
+        )
+    return _step(name, record, store) if name else _source(record)
 
 
 def _source(record: Mapping[str, Any]) -> Source:

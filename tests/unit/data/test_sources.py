@@ -719,3 +719,19 @@ def test_a_mirror_steps_in_where_the_hub_lacks_the_set(monkeypatch: pytest.Monke
     assert keys[0][1] != keys[1][1]
     with pytest.raises(DataError, match=r"cannot ask the hub for the revision of google-research-datasets/paws-x"):
         fingerprint(get("pawsx"), "test", "de", DataConfig())
+
+
+def test_a_holdouts_fingerprint_goes_by_the_format_that_it_is_read_in(tmp_path: Path) -> None:
+    """Dev rows come out of the train file, in the train file's format."""
+    from effstilts.data.sources import fingerprint
+    from effstilts.tasks.registry import declare
+
+    (tmp_path / "text.en.txt").write_text("".join(f"line {i}\tx\n" for i in range(40)), encoding="utf-8")
+
+    def task(form: str) -> Any:
+        files = {"train": {"path": "text.{lang}.txt", "format": form}}
+        spec = {"kind": "masked_lm", "files": files, "languages": ["en"], "holdout": {"share": 0.2, "by": "row"}}
+        return declare("held", spec | ({"columns": {"text": "line"}} if form == "tsv" else {}))
+
+    where = DataConfig(tmp_path)
+    assert fingerprint(task("lines"), "dev", "en", where) != fingerprint(task("tsv"), "dev", "en", where)

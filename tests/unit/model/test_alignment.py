@@ -49,3 +49,9 @@ def test_several_texts_add_up_and_files_round_trip(tmp_path: Path) -> None:
     for kept, before in zip(read(tmp_path), both, strict=True):
         np.testing.assert_array_equal(kept, before)
     assert all(len(column) == 0 for column in merged([]))
+
+
+def test_ids_of_a_large_vocabulary_do_not_wrap() -> None:
+    """Encoded rows are int32; codes of pairs are not."""
+    links = align([np.array([50_000], np.int32)] * 3, [np.array([249_999], np.int32)] * 3)
+    assert links.source.tolist() == [50_000] and links.piece.tolist() == [249_999]

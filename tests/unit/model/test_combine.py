@@ -178,3 +178,28 @@ def test_arms_of_another_shape_are_refused(tokenizer: Any) -> None:
     other = create({**TINY_CONFIG, "intermediate_size": 48}, tokenizer, seed=1)
     with pytest.raises(ModelError, match="cannot be combined: .* is not of one shape"):
         add_combined(fresh(tokenizer), [(other, 1.0)], Combine(), 0)
+
+
+def test_a_sum_may_have_more_directions_than_a_layer(tokenizer: Any, tmp_path: Path) -> None:
+    """Its rank is the sum of the parts': 40 here, over layers of 32."""
+    folders = []
+    for seed in (1, 2):
+        own = create(TINY_CONFIG, tokenizer, seed=0)
+        trained(own, Method("lora", rank=20, alpha=20), steps=2 + seed)
+        adapters.save(own, tmp_path / str(seed))
+        folders.append(tmp_path / str(seed))
+    summed = create(TINY_CONFIG, tokenizer, seed=0)
+    adapters.concatenate(summed, Method("lora", rank=40, alpha=40), [(folder, 0.5) for folder in folders])
+    with pytest.raises(ModelError, match="larger than a target layer"):
+        adapters.attach(create(TINY_CONFIG, tokenizer, seed=0), Method("lora", rank=40, alpha=40))
+    one = create(TINY_CONFIG, tokenizer, seed=0)
+    adapters.load_merged(one, folders[0])
+    adapters.merge(summed)
+    base = create(TINY_CONFIG, tokenizer, seed=0)
+    two = create(TINY_CONFIG, tokenizer, seed=0)
+    adapters.load_merged(two, folders[1])
+    for (name, found), a, b, c in zip(
+        summed.backbone.state_dict().items(), one.backbone.state_dict().values(), two.backbone.state_dict().values(),
+        base.backbone.state_dict().values(), strict=True,
+    ):  # fmt: skip
+        assert torch.allclose(found, c + 0.5 * (a - c) + 0.5 * (b - c), atol=1e-5), name

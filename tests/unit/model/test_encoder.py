@@ -233,3 +233,15 @@ def test_frozen_blocks_and_embeddings_get_no_gradient(name: str, tokenizer: Any)
     assert not encoder.embedding.requires_grad
     with pytest.raises(ModelError, match="freeze_layers is 4, this encoder has 3 blocks"):
         encoder.freeze(4)
+
+
+def test_a_tokenizers_fingerprint_is_of_its_content(tokenizer: Any, tmp_path: Any) -> None:
+    from effstilts.model.encoder import tokenizer_fingerprint
+
+    for name in ("a", "b"):
+        tokenizer.save_pretrained(tmp_path / name)
+    first = tokenizer_fingerprint(str(tmp_path / "a"))
+    assert first == tokenizer_fingerprint(str(tmp_path / "b"))
+    (tmp_path / "b" / "tokenizer.json").write_text((tmp_path / "b" / "tokenizer.json").read_text() + " ")
+    assert first != tokenizer_fingerprint(str(tmp_path / "b"))
+    assert tokenizer_fingerprint("org/name", "abc") != tokenizer_fingerprint("org/name", "abd")

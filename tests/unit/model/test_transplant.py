@@ -46,6 +46,7 @@ def test_blocks_norm_and_positions_are_the_donors(donor: Any, encoder: Any) -> N
     assert torch.equal(ours.LayerNorm.weight, theirs.LayerNorm.weight)
     assert encoder.first_position == 2
     assert torch.equal(ours.position_embeddings.weight[2:], theirs.position_embeddings.weight[:128])
+    assert torch.equal(ours.token_type_embeddings.weight[:1], theirs.token_type_embeddings.weight[:1])
 
 
 def test_a_piece_of_both_vocabularies_is_copied_and_the_others_are_drawn_like_them(donor: Any, encoder: Any) -> None:
@@ -73,7 +74,7 @@ def test_the_same_tokenizer_copies_every_piece(encoder: Any) -> None:
     for (name, mine), theirs in zip(
         other.backbone.state_dict().items(), encoder.backbone.state_dict().values(), strict=True
     ):
-        if "position" not in name and "token_type" not in name:
+        if "position" not in name:
             assert torch.equal(mine, theirs), name
 
 
@@ -116,3 +117,15 @@ def test_a_piece_that_translates_known_ones_begins_among_them(donor: Any, encode
     torch.testing.assert_close(encoder.embedding[piece], 0.75 * a + 0.25 * e)
     for row in (rare, other, *known):
         assert torch.equal(encoder.embedding[row], plain.embedding[row])
+
+
+def test_wordpieces_over_wordpieces_are_copied_by_name(donor: Any) -> None:
+    other = create(TINY_CONFIG | {"model_type": "bert", "max_position_embeddings": 128}, donor.tokenizer, seed=9)
+    taken = transplant(donor, other)
+    assert torch.equal(other.embedding, donor.embedding)
+    assert taken.copied == len(donor.tokenizer) - len(donor.tokenizer.all_special_tokens)
+
+
+def test_wordpieces_over_a_body_of_sentencepieces_are_refused(donor: Any, encoder: Any) -> None:
+    with pytest.raises(ModelError, match="WordPiece"):
+        transplant(encoder, donor)

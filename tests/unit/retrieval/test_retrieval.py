@@ -75,3 +75,15 @@ def test_bad_vectors_are_refused() -> None:
         search(np.ones((1, 2), np.float32), np.ones((1, 3), np.float32), 1)
     with pytest.raises(DataError, match="one shape"):
         tatoeba_accuracy(np.ones((1, 2), np.float32), np.ones((2, 2), np.float32))
+
+
+def test_without_special_tokens_unknown_pieces_still_count(encoder: Any) -> None:
+    """Only what stands around a sentence is left out; packed and padded alike."""
+    sentence = f"{SENTENCES[0]} 𓀀"
+    tokens = encoder.tokenizer(sentence, return_tensors="pt")
+    assert encoder.tokenizer.unk_token_id in tokens["input_ids"]
+    encoder.eval()
+    with torch.inference_mode():
+        states = encoder.backbone(tokens["input_ids"], output_hidden_states=True).hidden_states[2][0]
+    (found,) = embed(encoder, [sentence], Pooling(2, "mean", False))
+    assert np.allclose(found, states[1:-1].mean(0).numpy(), atol=1e-5)
