@@ -35,7 +35,7 @@ from effstilts.kinds import kind_of
 from effstilts.kinds.kind import IGNORED, Tensors, hidden_states
 from effstilts.kinds.masked_lm import MaskedLM
 from effstilts.log import Log
-from effstilts.model import adapters, encoder, quantised
+from effstilts.model import adapters, encoder, opening, quantised
 from effstilts.recipe import Method, Training
 from effstilts.tasks.task import Task
 
@@ -93,8 +93,8 @@ def make(case: Case) -> tuple[Model, TrainTask]:
     with tempfile.TemporaryDirectory() as folder:
         texts = [row["text"] for row in synthetic("text", "train", "en", 200)]
         as_transformers(train_tokenizer(texts, 300)).save_pretrained(folder)
-        tokenizer = encoder.load_tokenizer(folder, offline=True)
-    made = encoder.create(shape, tokenizer, seed=0)
+        tokenizer = opening.load_tokenizer(folder, offline=True)
+    made = opening.create(shape, tokenizer, seed=0)
     method = Method(name=case.method)  # type: ignore[arg-type]
     if case.method in quantised.FORMS:
         quantised.quantise(made, quantised.FORMS[case.method])
@@ -202,7 +202,7 @@ def on_disk(case: Case, trained: encoder.Encoder) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if case.method == "full":
-            encoder.save(trained, folder)
+            opening.save(trained, folder)
         else:
             adapters.save(trained, folder)
         return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

@@ -12,7 +12,8 @@ import torch
 from retrieval_measure import Clock, alternate, compare, median, rate
 from retrieval_peers import sentence_transformer, xtreme_embed
 
-from effstilts.model.encoder import Encoder, create, load, load_tokenizer, save
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import create, load, load_tokenizer, save
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Embedder, Pooling, embed
 

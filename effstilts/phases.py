@@ -27,7 +27,7 @@ from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import DataError
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
-from effstilts.model import adapters, alignment, encoder, quantised
+from effstilts.model import adapters, alignment, encoder, opening, quantised
 from effstilts.model.combine import add_combined
 from effstilts.recipe import Training
 from effstilts.retrieval.evaluate import EVALUATORS, Trial, passed_over, poolings
@@ -168,7 +168,7 @@ def _train(bench: Workbench, step: Step, work: Path, failed: Sequence[Sequence[s
 
     def fill(folder: Path) -> None:
         if not step.leaves_adapter:
-            encoder.save(opened, folder / ENCODER_FOLDER)
+            opening.save(opened, folder / ENCODER_FOLDER)
         else:
             adapters.save(opened, folder / adapters.FOLDER)
         save_heads({part.head: model.head(part.head) for part in step.parts}, folder)
@@ -210,7 +210,7 @@ def combine_arms(bench: Workbench, step: Step) -> None:
         if step.leaves_adapter:
             adapters.save(opened, folder / adapters.FOLDER)
         else:
-            encoder.save(opened, folder / ENCODER_FOLDER)
+            opening.save(opened, folder / ENCODER_FOLDER)
         (folder / "spec.json").write_text(json.dumps(step.spec, indent=1, ensure_ascii=False), encoding="utf-8")
 
     facts = {

@@ -25,8 +25,8 @@ from effstilts.engine.choice import check_spread
 from effstilts.errors import RecipeError, StoreError
 from effstilts.identity import NUMERICS_VERSION, of_method, of_part, of_retrieval, of_training
 from effstilts.kinds import kind_of
-from effstilts.model.encoder import fingerprint as checkpoint_fingerprint
-from effstilts.model.encoder import tokenizer_fingerprint
+from effstilts.model.opening import fingerprint as checkpoint_fingerprint
+from effstilts.model.opening import tokenizer_fingerprint
 from effstilts.model.transplant import VERSION as TRANSPLANT_VERSION
 from effstilts.phases import (
     align_pieces,

@@ -18,7 +18,7 @@ from effstilts.errors import DataError, ModelError
 from effstilts.kinds import kind_of
 from effstilts.kinds.kind import lost_answers
 from effstilts.log import Log
-from effstilts.model import adapters, encoder, quantised
+from effstilts.model import adapters, opening, quantised
 from effstilts.model.alignment import NONE
 from effstilts.model.alignment import read as read_translations
 from effstilts.model.encoder import Encoder
@@ -308,7 +308,7 @@ class Workbench:
             return self._open_source(at)
         artefact = self.store.open(at.kind, at.key)
         if not at.leaves_adapter:
-            return encoder.load(str(artefact.folder / ENCODER_FOLDER))
+            return opening.load(str(artefact.folder / ENCODER_FOLDER))
         opened = self.open_encoder(at.adapter_base)
         adapters.load_merged(opened, artefact.folder / adapters.FOLDER)
         return opened
@@ -316,17 +316,17 @@ class Workbench:
     def _open_source(self, source: Source) -> Encoder:
         spec = source.model
         if spec.name != "new":
-            return encoder.load(spec.name, spec.revision, self.where.offline)
+            return opening.load(spec.name, spec.revision, self.where.offline)
         if source.tokenizer is not None:
             place = str(self.store.open(source.tokenizer.kind, source.tokenizer.key).folder)
         else:
             place = spec.tokenizer
-        tokenizer = encoder.load_tokenizer(place, spec.revision, self.where.offline)
-        created = encoder.create(spec.config, tokenizer, source.seed)
+        tokenizer = opening.load_tokenizer(place, spec.revision, self.where.offline)
+        created = opening.create(spec.config, tokenizer, source.seed)
         if spec.body:
             at = source.alignment
             translations = read_translations(self.store.open(at.kind, at.key).folder) if at else NONE
-            taken = transplant(encoder.load(spec.body, "", self.where.offline), created, translations)
+            taken = transplant(opening.load(spec.body, "", self.where.offline), created, translations)
             self.log.event("transplanted", body=spec.body, pieces=taken.copied, translated=taken.translated)
         return created
 
@@ -340,7 +340,7 @@ class Workbench:
         assert source is not None
         if source.key not in self._skeletons:
             spec = source.model
-            self._skeletons[source.key] = encoder.skeleton(spec.name, spec.revision, self.where.offline, spec.config)
+            self._skeletons[source.key] = opening.skeleton(spec.name, spec.revision, self.where.offline, spec.config)
         skeleton = self._skeletons[source.key]
         try:
             adapters.check(skeleton, step.method)
@@ -403,7 +403,7 @@ class Workbench:
             base = base.base
         if base is None or base.model.name == "new":
             return None
-        return encoder.masked_lm_head(base.model.name, base.model.revision, self.where.offline)
+        return opening.masked_lm_head(base.model.name, base.model.revision, self.where.offline)
 
     def open_model(self, step: Step) -> Model:
         """A trained step's encoder and heads, ready to predict. The last one opened is kept."""

@@ -44,7 +44,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from effstilts.model.encoder import load_tokenizer
+    from effstilts.model.opening import load_tokenizer
     from effstilts.model.tokenizer import as_transformers, train_tokenizer
     from effstilts.synthetic import LANGUAGES, rows
 
@@ -56,7 +56,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def encoder(tokenizer: Any) -> Any:
-    from effstilts.model.encoder import create
+    from effstilts.model.opening import create
 
     return create(TINY_CONFIG, tokenizer, seed=0)
 

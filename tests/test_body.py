@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from effstilts.cli import main
-from effstilts.model.encoder import load, save
+from effstilts.model.opening import load, save
 from tests.parity.test_launch import start, torchrun
 
 pytestmark = pytest.mark.slow

@@ -44,7 +44,7 @@ def write(path: Path, count: int, seed: int) -> None:
 
 @pytest.fixture
 def guarded(tmp_path: Path, encoder: Any) -> Path:
-    from effstilts.model.encoder import save
+    from effstilts.model.opening import save
 
     save(encoder, tmp_path / "model")
     write(tmp_path / "moods.jsonl", 64, 1)

@@ -76,7 +76,7 @@ def test_the_table_is_the_same_in_another_store(tiny_recipe: Path, tmp_path: Pat
 def test_an_artefact_loads_with_plain_transformers(tiny_recipe: Path, tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    from effstilts.model.encoder import load
+    from effstilts.model.opening import load
 
     store = tmp_path / "store"
     run(tiny_recipe, store)
@@ -299,7 +299,7 @@ def test_masked_lm_training_goes_on_from_a_checkpoints_own_head(
     from safetensors.torch import load_file
     from transformers import BertConfig, BertForMaskedLM
 
-    from effstilts.model.encoder import masked_lm_head
+    from effstilts.model.opening import masked_lm_head
 
     torch.manual_seed(0)
     config = BertConfig(

@@ -11,7 +11,7 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import MissingDependencyError
-from effstilts.model.encoder import load
+from effstilts.model.opening import load
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.store import Store
 from effstilts.studies.trained import open_named

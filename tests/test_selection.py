@@ -118,7 +118,7 @@ def test_labels_of_the_test_set_choose_nothing(model_and_task: Path, tmp_path: P
 
 @pytest.fixture
 def model_and_task(tmp_path: Path, encoder: Any) -> Path:
-    from effstilts.model.encoder import save
+    from effstilts.model.opening import save
     from effstilts.synthetic import rows
 
     save(encoder, tmp_path / "model")

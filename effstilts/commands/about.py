@@ -44,7 +44,7 @@ class Tasks(DataPlaces):
         names = self.names or tuple(task.name for task in tasks_of_kind(self.kind))
         count = None
         if self.tokenizer:
-            from effstilts.model.encoder import load_tokenizer
+            from effstilts.model.opening import load_tokenizer
 
             tokenizer = load_tokenizer(self.tokenizer, offline=self.offline)
 

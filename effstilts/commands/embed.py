@@ -56,7 +56,7 @@ class Embed:
         from effstilts.data.text_files import lines_of
         from effstilts.engine.ranks import launch_of
         from effstilts.log import Log
-        from effstilts.model.encoder import fingerprint, load
+        from effstilts.model.opening import fingerprint, load
         from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
         from effstilts.retrieval.vectors import Rank, embed_to
 

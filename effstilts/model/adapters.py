@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from effstilts.errors import ModelError, did_you_mean
-from effstilts.model.encoder import Encoder, quiet_transformers
+from effstilts.model.encoder import Encoder
 from effstilts.model.files import read_tensors, tensor_sizes
+from effstilts.model.opening import quiet_transformers
 from effstilts.model.quantised import block_linears, hush
 from effstilts.recipe import LORA_METHODS, Method
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from effstilts.errors import ModelError
-from effstilts.model.encoder import LM_HEADS, Encoder, quiet_transformers, save, write_model
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import LM_HEADS, quiet_transformers, save, write_model
 
 _MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

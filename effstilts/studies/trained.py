@@ -18,7 +18,7 @@ from torch import Tensor
 from effstilts.data.sources import DataConfig
 from effstilts.errors import RecipeError, StoreError, did_you_mean
 from effstilts.log import Log
-from effstilts.model import encoder
+from effstilts.model import opening
 from effstilts.model.encoder import Encoder
 from effstilts.recipe import Method, Model, Retrieval
 from effstilts.store import Store
@@ -42,16 +42,16 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
     """Opens a model. RecipeError for an arm or seed that the run does not have, StoreError for a step that has not
     been made yet, ModelError for what is no encoder."""
     run, *rest = name.split(":")
-    if name.startswith(encoder.PREFIXES) or Path(name).exists() or run not in store.run_names():
-        if rest and not name.startswith(encoder.PREFIXES):
+    if name.startswith(opening.PREFIXES) or Path(name).exists() or run not in store.run_names():
+        if rest and not name.startswith(opening.PREFIXES):
             known = store.run_names()
             raise StoreError(
                 f"no run named {run!r} in {store.root}{did_you_mean(run, known)}"
                 + (f"; there are {', '.join(known)}" if known else "; it holds no runs")
             )
-        opened = encoder.load(name, revision, offline)
-        head = functools.partial(encoder.masked_lm_head, name, revision, offline)
-        return Named(name, opened, encoder.fingerprint(name, revision), Retrieval(), head)
+        opened = opening.load(name, revision, offline)
+        head = functools.partial(opening.masked_lm_head, name, revision, offline)
+        return Named(name, opened, opening.fingerprint(name, revision), Retrieval(), head)
     record = store.read_run(run)
     arm = _one_of(rest[0] if rest else "", list(record["recipe"]["intermediate"]), f"the run {run}", "arm")
     seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in record["recipe"]["seeds"]], f"{run}", "seed")
@@ -87,7 +87,7 @@ def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: i
 
 def _source(record: Mapping[str, Any]) -> Source:
     model = decode(Model, record["recipe"]["model"], f"{record['name']}.model")
-    return Source(model, encoder.fingerprint(model.name, model.revision))
+    return Source(model, opening.fingerprint(model.name, model.revision))
 
 
 def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:

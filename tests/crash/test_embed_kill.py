@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effstilts.model.encoder import save
+from effstilts.model.opening import save
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.retrieval.vectors import Vectors
 from effstilts.synthetic import rows

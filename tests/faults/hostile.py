@@ -461,9 +461,9 @@ def perform(words: list[str]) -> int:
 
             Vectors.open(Path(words[1])).load()
         elif words[0] == "ADAPTER":
-            from effstilts.model import adapters, encoder
+            from effstilts.model import adapters, opening
 
-            adapters.load_merged(encoder.load(words[2], offline=True), Path(words[1]))
+            adapters.load_merged(opening.load(words[2], offline=True), Path(words[1]))
         else:
             return main(words)
     except EffstiltsError as error:

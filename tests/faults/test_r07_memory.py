@@ -257,7 +257,7 @@ save_file(bench.weights(), kept + ".safetensors")
 
 def real_bench(folder: Path) -> Bench:
     """Rows and a batch so large that one micro-batch of all of it takes hundreds of megabytes."""
-    from effstilts.model.encoder import load_tokenizer
+    from effstilts.model.opening import load_tokenizer
 
     return Bench(load_tokenizer(str(folder.parent / "tokenizer"), offline=True), folder, batch_size=1024,
                  micro_tokens=10**7, learning_rate=1e-4)  # fmt: skip

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def performed(folder: Path, tokenizer: Any, names: list[str]) -> dict[str, Any]:
-    from effstilts.model.encoder import create, save
+    from effstilts.model.opening import create, save
 
     save(create(TINY_CONFIG, tokenizer, seed=0), folder / "good")
     environment = os.environ | {

@@ -16,7 +16,7 @@ from effstilts.engine.plain import Model
 from effstilts.engine.predict import predict, row_outputs
 from effstilts.engine.ranks import Ranks, joined
 from effstilts.kinds import KINDS, kind_of
-from effstilts.model.encoder import create, load_tokenizer
+from effstilts.model.opening import create, load_tokenizer
 from tests.conftest import TINY_CONFIG
 from tests.unit.kinds.test_kinds import as_rows, examples_of
 

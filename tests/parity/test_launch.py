@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from effstilts.cli import main
 from effstilts.kinds.kind import TokenHead
-from effstilts.model.encoder import load
+from effstilts.model.opening import load
 from effstilts.store import Store
 from effstilts.studies.trained import open_named
 from effstilts.workbench import fit_head, load_heads

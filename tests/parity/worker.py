@@ -24,7 +24,7 @@ from effstilts.engine.ranks import Ranks, joined
 from effstilts.kinds import kind_of
 from effstilts.log import Log
 from effstilts.model import adapters, quantised
-from effstilts.model.encoder import create, load_tokenizer
+from effstilts.model.opening import create, load_tokenizer
 from effstilts.recipe import Method, Spread, Training
 from tests.conftest import TINY_CONFIG
 from tests.unit.kinds.test_kinds import as_rows, examples_of

@@ -21,7 +21,7 @@ HEAD = "model: {name: MODEL}\ntraining: {steps: 2}\n"
 
 @pytest.fixture
 def model(encoder: Any, tmp_path: Path) -> Path:
-    from effstilts.model.encoder import save
+    from effstilts.model.opening import save
 
     save(encoder, tmp_path / "model")
     return tmp_path / "model"

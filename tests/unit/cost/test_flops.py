@@ -9,7 +9,8 @@ import torch
 
 from effstilts.cost.flops import counted, encoder_flops_per_token
 from effstilts.model.adapters import attach
-from effstilts.model.encoder import Encoder, create
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import create
 from effstilts.model.quantised import quantise
 from effstilts.recipe import Method
 

@@ -21,7 +21,7 @@ from effstilts.engine.plain import Model, PlainEngine, parameter_groups
 from effstilts.errors import Interrupted, TrainingError
 from effstilts.kinds import kind_of
 from effstilts.log import Log
-from effstilts.model.encoder import create
+from effstilts.model.opening import create
 from effstilts.recipe import Training
 from tests.conftest import TINY_CONFIG
 from tests.unit.kinds.test_kinds import as_rows, examples_of

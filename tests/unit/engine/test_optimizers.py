@@ -17,7 +17,7 @@ from effstilts.errors import MissingDependencyError, RecipeError
 from effstilts.identity import of_training
 from effstilts.kinds import kind_of
 from effstilts.log import Log
-from effstilts.model.encoder import create
+from effstilts.model.opening import create
 from effstilts.recipe import Method, Spread, Training
 from tests.conftest import TINY_CONFIG
 from tests.unit.kinds.test_kinds import as_rows, examples_of

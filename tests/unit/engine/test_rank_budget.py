@@ -16,7 +16,8 @@ from effstilts.engine.rank_budget import RankBudget, Schedule
 from effstilts.errors import RecipeError, TrainingError
 from effstilts.kinds import kind_of
 from effstilts.model import adapters
-from effstilts.model.encoder import Encoder, create
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import create
 from effstilts.recipe import Method, Spread, Training
 from effstilts.recipe_reader import check_method
 from tests.conftest import TINY_CONFIG

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from effstilts.errors import ModelError
 from effstilts.model import adapters
 from effstilts.model.combine import add_combined, combined
-from effstilts.model.encoder import Encoder, create
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import create
 from effstilts.recipe import Combine, Method
 from tests.conftest import TINY_CONFIG
 from tests.unit.model.test_encoder import batch

@@ -13,8 +13,8 @@ import torch
 from effstilts.errors import ModelError
 from effstilts.kinds import kind_of
 from effstilts.model import adapters
-from effstilts.model.encoder import create, load, masked_lm_head, save
 from effstilts.model.export import save_masked_lm
+from effstilts.model.opening import create, load, masked_lm_head, save
 from effstilts.recipe import Method
 from effstilts.tasks.task import Task
 from effstilts.workbench import fit_head
@@ -236,7 +236,7 @@ def test_frozen_blocks_and_embeddings_get_no_gradient(name: str, tokenizer: Any)
 
 
 def test_a_tokenizers_fingerprint_is_of_its_content(tokenizer: Any, tmp_path: Any) -> None:
-    from effstilts.model.encoder import tokenizer_fingerprint
+    from effstilts.model.opening import tokenizer_fingerprint
 
     for name in ("a", "b"):
         tokenizer.save_pretrained(tmp_path / name)

@@ -12,8 +12,8 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import ModelError
-from effstilts.model.encoder import load, save
 from effstilts.model.export import save_cut, save_sentence_transformers
+from effstilts.model.opening import load, save
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.synthetic import rows
 

@@ -15,7 +15,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from effstilts.kinds import kind_of
 from effstilts.model.adapters import attach
-from effstilts.model.encoder import Encoder, create
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import create
 from effstilts.recipe import Method
 from tests.unit.kinds.test_kinds import as_rows, batch_of, examples_of
 

@@ -13,7 +13,8 @@ import torch
 from effstilts.engine.plain import parameter_groups
 from effstilts.errors import MissingDependencyError, ModelError
 from effstilts.model import adapters, quantised
-from effstilts.model.encoder import Encoder, create, save, skeleton
+from effstilts.model.encoder import Encoder
+from effstilts.model.opening import create, save, skeleton
 from effstilts.recipe import Method, Training
 from tests.unit.model.test_encoder import ARCHITECTURES, batch
 

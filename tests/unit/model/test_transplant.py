@@ -10,7 +10,8 @@ import torch
 
 from effstilts.errors import ModelError
 from effstilts.model.alignment import Translations
-from effstilts.model.encoder import blocks_of, create
+from effstilts.model.encoder import blocks_of
+from effstilts.model.opening import create
 from effstilts.model.transplant import transplant
 from tests.conftest import TINY_CONFIG
 

@@ -12,7 +12,7 @@ import pytest
 from effstilts.cli import main
 from effstilts.data import sources
 from effstilts.errors import DataError
-from effstilts.model.encoder import save
+from effstilts.model.opening import save
 from effstilts.retrieval import sides
 from effstilts.retrieval.candidates import candidates, ranked
 from effstilts.store import Store

@@ -12,7 +12,7 @@ import torch
 from effstilts.cli import main
 from effstilts.errors import DataError
 from effstilts.log import Log
-from effstilts.model.encoder import save
+from effstilts.model.opening import save
 from effstilts.retrieval import corpus
 from effstilts.retrieval.corpus import both_ways, embed_lines, nearest, read_lines
 from effstilts.retrieval.embed import Embedded, Embedder, Pooling, embed

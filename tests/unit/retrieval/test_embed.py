@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effstilts.errors import DataError, ModelError
-from effstilts.model.encoder import create
+from effstilts.model.opening import create
 from effstilts.model.packed import PackedEncoder, PackedLinear, bf16_gain, refusal, resolve_precision
 from effstilts.retrieval.embed import Embedder, Pooling, embed
 from effstilts.synthetic import rows

@@ -12,7 +12,7 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import DataError, ModelError
-from effstilts.model.encoder import save
+from effstilts.model.opening import save
 from effstilts.recipe import Retrieval
 from effstilts.retrieval import sides
 from effstilts.retrieval.embed import Pooling

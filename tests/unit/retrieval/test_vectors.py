@@ -10,7 +10,7 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import DataError, StoreError
-from effstilts.model.encoder import save
+from effstilts.model.opening import save
 from effstilts.retrieval.embed import Embedder, Pooling, embed
 from effstilts.retrieval.vectors import Rank, Vectors, embed_to
 from effstilts.synthetic import rows

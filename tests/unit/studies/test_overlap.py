@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from effstilts.cli import main
-from effstilts.model.encoder import save
+from effstilts.model.opening import save
 from effstilts.store import Store
 from effstilts.synthetic import rows
 

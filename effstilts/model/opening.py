@@ -1,0 +1,376 @@
+"""Encoders and tokenizers: opened and checked, made anew, written. The only file that calls from_pretrained."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effstilts.errors import ModelError, did_you_mean
+from effstilts.model.encoder import Encoder
+from effstilts.model.files import check_documents, check_folder, check_size, tensor_sizes
+
+# Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
+LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("lm_head.dense", "lm_head.layer_norm", ("lm_head.bias", "lm_head.decoder.bias")),
+    (
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+    ),
+    ("vocab_transform", "vocab_layer_norm", ("vocab_projector.bias",)),
+    ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", ("lm_predictions.lm_head.bias",)),
+)
+
+
+# Fields that a model reads but its config class does not declare.
+_UNDECLARED_FIELDS = {
+    "deberta-v2": {"position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"},
+}
+
+
+# Names of models that are neither folders nor on the hub: of this package, and of another one.
+PREFIXES = ("effstilts/", "package:")
+
+
+def resolve(name: str) -> str:
+    """`effstilts/NAME` -> a model of our own, `package:NAME` -> the folder that the installed package carries its model
+    in; other names as they are."""
+    if name.startswith("effstilts/"):
+        own = Path(__file__).parent / "embedded" / name.removeprefix("effstilts/")
+        known = sorted(f"effstilts/{path.parent.name}" for path in own.parent.glob("*/config.json"))
+        if name not in known:
+            raise ModelError(f"no embedded model {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+        return str(own)
+    if not name.startswith("package:"):
+        return name
+    module = name.removeprefix("package:").replace("-", "_")
+    found = importlib.util.find_spec(module) if module.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(f"the package {module!r} is not installed: pip install {module.replace('_', '-')}")
+    for place in found.submodule_search_locations:
+        for config in sorted(Path(place).glob("**/config.json")):
+            if (config.parent / "model.safetensors").is_file():
+                return str(config.parent)
+    raise ModelError(f"the package {module!r} carries no model (config.json beside model.safetensors)")
+
+
+def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
+    """Loads an encoder and its tokenizer in float32.
+
+    ModelError if the checkpoint is not an encoder, has no safetensors, or lacks weights: nothing is ever newly
+    initialised here.
+    """
+    import transformers
+    from transformers import AutoModel, AutoTokenizer
+
+    config, source, options = _checked_config(name, revision, offline)
+    local = Path(source).is_dir()
+    with quiet_transformers():
+        try:
+            kind = transformers.MODEL_MAPPING[type(config)]
+            extra: dict[str, Any] = {}
+            if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
+                extra["add_pooling_layer"] = False
+            if local:
+                _check_size(config, extra, Path(source))
+            backbone, info = AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+                **extra,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        except ModelError:
+            raise
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(_cannot_load(source, error, local, offline)) from error
+        except Exception as error:
+            # safetensors raises an exception type of its own for a broken file, transformers for a misfit shape.
+            raise ModelError(f"cannot load {source}: {_first_line(error)}") from error
+    missing = sorted(k for k in info["missing_keys"] if "pooler" not in k and "position_ids" not in k)
+    if missing or info.get("mismatched_keys"):
+        names = missing or sorted(str(k) for k in info["mismatched_keys"])
+        raise ModelError(
+            f"{source}: {len(names)} weights of the encoder are missing or misshapen, the first is {names[0]}"
+        )
+    check_tokenizer(tokenizer, backbone.config.vocab_size, source)
+    return Encoder(backbone, tokenizer)
+
+
+def _check_size(config: Any, extra: Mapping[str, Any], folder: Path) -> None:
+    """ModelError where the config's model has more parameters than the folder's weights: on the meta device, where
+    they take no memory."""
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        described = AutoModel.from_config(config, **extra)
+    check_size(sum(p.numel() for p in described.parameters()), int(config.num_hidden_layers), folder)
+
+
+def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
+    """ModelError unless the tokenizer is a fast one, pads, and fits the embedding."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{source}: needs a fast tokenizer (a tokenizer.json), for offsets into the text")
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{source}: the tokenizer has no padding token")
+    if len(tokenizer) > vocabulary:
+        raise ModelError(f"{source}: the tokenizer has {len(tokenizer)} pieces, the embedding {vocabulary} rows")
+
+
+def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
+    """An encoder with random weights. config: `model_type` and fields of that architecture's config."""
+    defaults = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    built = _config_of({**defaults, "vocab_size": len(tokenizer), **config})
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = _untrained(built)
+    check_tokenizer(tokenizer, backbone.config.vocab_size, "model.config")
+    return Encoder(backbone.float(), tokenizer)
+
+
+def skeleton(name: str, revision: str = "", offline: bool = False, config: Mapping[str, Any] | None = None) -> Encoder:
+    """The modules of a checkpoint, or of `new` with this config, without memory for weights and without a tokenizer.
+
+    ModelError if there is no such architecture.
+    """
+    built = _config_of(config or {}) if name == "new" else _checked_config(name, revision, offline)[0]
+    with quiet_transformers(), torch.device("meta"):
+        return Encoder(_untrained(built), None)
+
+
+def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, dict[str, Any]]:
+    """The config of a checkpoint that is an encoder, its folder or hub id, and the options that open it; ModelError for
+    what must not be opened, before a library sees it."""
+    from transformers import AutoConfig
+
+    source = resolve(name)
+    local = Path(source).is_dir()
+    if not local and (source.startswith((".", "/", "~")) or Path(source).exists()):
+        raise ModelError(f"the model folder {source} does not exist or is no folder")
+    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
+    if revision and not local:
+        options["revision"] = revision
+    with quiet_transformers():
+        if local:
+            check_folder(Path(source))
+        else:
+            check_documents(lambda name: _file_of(source, name, revision, offline), source)
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+        except Exception as error:
+            # Beside OSError and ValueError what a library's own checks of a field raise.
+            raise ModelError(_cannot_load(source, error, local, offline)) from error
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        raise ModelError(f"{source}: {config.model_type} is not an encoder; use a masked LM such as XLM-R")
+    if config.model_type not in _masked_lm_types():
+        raise ModelError(f"{source}: {config.model_type} has no masked-LM form in transformers: not an encoder")
+    if local:
+        check_size(0, int(config.num_hidden_layers), Path(source))
+    return config, source, options
+
+
+def _config_of(config: Mapping[str, Any]) -> Any:
+    """The config of an architecture by its fields; ModelError for one that it does not have."""
+    from transformers import AutoConfig
+
+    fields = dict(config)
+    model_type = str(fields.pop("model_type"))
+    if model_type not in _masked_lm_types():
+        hint = did_you_mean(model_type, _masked_lm_types())
+        raise ModelError(f"model.config: {model_type!r} is no masked-LM architecture of transformers{hint}")
+    with quiet_transformers():
+        known = set(AutoConfig.for_model(model_type).to_dict()) | _UNDECLARED_FIELDS.get(model_type, set())
+        for name in fields:
+            if name not in known:
+                raise ModelError(f"model.config: {model_type} has no field {name!r}{did_you_mean(name, known)}")
+        try:
+            return AutoConfig.for_model(model_type, **fields)
+        except _CONFIG_ERRORS as error:
+            raise ModelError(f"model.config: {_first_line(error)}") from error
+
+
+def _untrained(config: Any) -> Any:
+    """An architecture's modules, without a pooling layer."""
+    import transformers
+    from transformers import AutoModel
+
+    try:
+        kind = transformers.MODEL_MAPPING[type(config)]
+        pooling = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+        return AutoModel.from_config(config, **({"add_pooling_layer": False} if pooling else {}))
+    except _CONFIG_ERRORS as error:
+        raise ModelError(f"model.config: {_first_line(error)}") from error
+
+
+_CONFIG_ERRORS = (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError)
+
+
+def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> Any:
+    """A tokenizer alone, from a folder or the hub."""
+    from transformers import AutoTokenizer
+
+    place = resolve(source)
+    options: dict[str, Any] = {"local_files_only": offline or Path(place).is_dir(), "trust_remote_code": False}
+    if revision:
+        options["revision"] = revision
+    with quiet_transformers():
+        check_documents(lambda name: _file_of(place, name, revision, offline), place)
+        try:
+            return AutoTokenizer.from_pretrained(place, **options)
+        except Exception as error:
+            # A broken tokenizer.json raises Exception itself.
+            raise ModelError(_cannot_load(place, error, Path(place).is_dir(), offline)) from error
+
+
+def save(encoder: Encoder, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the encoder so that plain transformers' AutoModel and AutoTokenizer load it."""
+    write_model(encoder, folder, type(encoder.backbone).__name__, encoder.backbone.state_dict(), dtype)
+
+
+def write_model(
+    encoder: Encoder, folder: Path, architecture: str, state: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Writes config, tokenizer and tensors in transformers' form. Not by its own save_pretrained: that imports
+    deepspeed, where installed, for seconds and with a warning."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = encoder.config.dtype
+    encoder.config.architectures = [architecture]
+    try:
+        encoder.config.dtype = dtype
+        with quiet_transformers():
+            encoder.config.save_pretrained(folder)
+            encoder.tokenizer.save_pretrained(folder)
+    finally:
+        encoder.config.dtype = before
+    found = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in state.items()
+    }
+    weights = folder / "model.safetensors"
+    save_file(found, str(weights), metadata={"format": "pt"})
+    # safetensors writes for the owner alone.
+    weights.chmod((folder / "config.json").stat().st_mode)
+
+
+def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:
+    """The pretrained masked-LM head of a checkpoint as dense/norm/bias tensors; None if it carries none."""
+    path = _file_of(resolve(source), "model.safetensors", revision, offline)
+    if path is None:
+        return None
+    from safetensors import safe_open
+
+    names = set(tensor_sizes(path))
+    with safe_open(str(path), framework="pt") as file:
+        for dense, norm, biases in LM_HEADS:
+            bias = next((name for name in biases if name in names), None)
+            scale = next((f"{norm}.{n}" for n in ("weight", "gamma") if f"{norm}.{n}" in names), None)
+            shift = next((f"{norm}.{n}" for n in ("bias", "beta") if f"{norm}.{n}" in names), None)
+            if bias is None or scale is None or shift is None or f"{dense}.weight" not in names:
+                continue
+            wanted = {
+                "dense.weight": f"{dense}.weight",
+                "dense.bias": f"{dense}.bias",
+                "norm.weight": scale,
+                "norm.bias": shift,
+                "bias": bias,
+            }
+            return {ours: file.get_tensor(theirs).float() for ours, theirs in wanted.items()}
+    return None
+
+
+def _file_of(source: str, name: str, revision: str, offline: bool) -> Path | None:
+    """A file of a model folder or of a hub repository; None where it is not there."""
+    if Path(source).is_dir():
+        return Path(source) / name if (Path(source) / name).is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(source, name, revision=revision or None, local_files_only=offline)
+    except (OSError, ValueError):
+        return None
+    return Path(found) if found else None
+
+
+def fingerprint(name: str, revision: str = "") -> dict[str, Any]:
+    """What identifies a checkpoint: the hashes of a folder's files, or hub id and revision."""
+    from effstilts.store import file_hash
+
+    source = resolve(name)
+    folder = Path(source)
+    if not folder.is_dir():
+        return {"hub": source, "revision": revision}
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"{folder} holds no .safetensors file; other weight formats are pickles and are not read")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json")
+    return {
+        "files": {path.name: file_hash(path) for path in [*weights, folder / "config.json", *_of_tokenizer(folder)]}
+    }
+
+
+def tokenizer_fingerprint(name: str, revision: str = "") -> dict[str, Any]:
+    """What identifies a tokenizer: the hashes of a folder's files, or hub id and revision."""
+    from effstilts.store import file_hash
+
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return {"name": name, "revision": revision}
+    return {"files": {path.name: file_hash(path) for path in _of_tokenizer(folder)}}
+
+
+def _of_tokenizer(folder: Path) -> list[Path]:
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json",
+             "special_tokens_map.json", "sentencepiece.bpe.model", "spm.model")  # fmt: skip
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _masked_lm_types() -> set[str]:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return set(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+
+
+def _cannot_load(source: str, error: Exception, local: bool, offline: bool) -> str:
+    if local:
+        return f"cannot load the model folder {source}: {_first_line(error)}"
+    why = "this run is offline and it is not in the cache" if offline else _first_line(error)
+    return f"cannot load {source!r}: it is no folder here, and as a hub id: {why}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' loading reports and progress bars off the terminal: effstilts checks and reports itself."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+        logging.captureWarnings(False)
