@@ -45,7 +45,8 @@ def row_outputs(
     device = model.encoder.device
     keys = mix(np.arange(len(rows), dtype=np.uint64))
     widths = kind.widths(rows)
-    parts = cut(widths, micro_tokens * INFERENCE_BUDGET_FACTOR, launch_tokens(device))
+    launch = launch_tokens(model.encoder, device)
+    parts = cut(widths, micro_tokens * INFERENCE_BUDGET_FACTOR, launch)
     hands = [[index for part in parts[rank :: ranks.world] for index in part] for rank in range(ranks.world)]
     outputs: list[Any] = [None] * len(rows)
     whole = min(micro_tokens * INFERENCE_BUDGET_FACTOR, int(widths.max(initial=1)) * max(1, len(rows)))
@@ -55,7 +56,7 @@ def row_outputs(
         todo = parts[ranks.rank :: ranks.world]
         if tokens != whole:
             left = np.array([index for index in hands[ranks.rank] if outputs[index] is None], np.int64)
-            todo = [left[part].tolist() for part in cut(widths[left], tokens, launch_tokens(device))]
+            todo = [left[part].tolist() for part in cut(widths[left], tokens, launch)]
         for chosen in todo:
             batch = to_tensors(kind.collate(rows, chosen, keys[chosen], ids, mask_share), device)
             for index, output in zip(chosen, kind.outputs(model.head(head), model.encoder, batch), strict=True):

@@ -79,7 +79,7 @@ class ZeroEngine:
             model.encoder.prefer_eager_attention()
         deepspeed = _deepspeed(device)
         self.ranks, self.device, self.training = ranks, device, training
-        self.launch_tokens = launch_tokens(device)
+        self.launch_tokens = launch_tokens(model.encoder, device)
         self.stage = int(config["zero_optimization"]["stage"])
         self._plain = model if ranks.leads else None
         working = (_copied(model) if ranks.leads else model).to(device)
