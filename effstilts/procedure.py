@@ -137,7 +137,7 @@ def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[],
     for step in missing:
         if step.trains:
             check_spread(bench.spread, step.training, step.method)
-            bench.check_architecture(step)
+        bench.check_architecture(step)
     for number, step in enumerate(missing, 1):
         if not ranks.tell(proceed):
             break

@@ -149,6 +149,8 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("mlm.method: random weights need full training")
     if recipe.retrieval.neighbours < 1 or recipe.retrieval.rows < 0:
         refuse("retrieval: neighbours is 1 or more, rows 0 or more")
+    if min([recipe.retrieval.layer, *recipe.retrieval.layers.values()]) < -1:
+        refuse("retrieval: layers are counted from 0, the embedding output; -1 is the protocol's")
     seen = set()
     for i, target in enumerate(recipe.targets):
         check_training(target.training, f"{where}: targets[{i}].training")

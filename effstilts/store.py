@@ -66,7 +66,9 @@ def sync_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replaces a file whole: a reader sees the old text or the new, never a part."""
+    """Replaces a file whole: a reader sees the old text or the new, never a part. A link stays one, and its target is
+    replaced; StoreError for a device or a pipe."""
+    path = replaceable(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,15 @@ def write_atomic(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
+def replaceable(path: Path) -> Path:
+    """Where a file by this name lies, links followed. StoreError if something else than a file is there."""
+    with disk_errors(path):
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is there already and no file: choose another path")
+    return path
+
+
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -86,18 +97,30 @@ _DISK = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
 }
+# What is wrong with a path that was given.
+_PATH = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of the path is a file and no folder",
+    errno.EEXIST: "a part of the path is a file and no folder",
+    errno.EISDIR: "it is a folder",
+    errno.ELOOP: "its links lead in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+}
 
 
 def disk_error(error: BaseException, path: Path | None = None) -> StoreError | None:
-    """The one line for an exception that says that a disk is full or fails; None for any other."""
+    """The one line for an exception that says that a disk is full or fails, or a path leads nowhere; None for any
+    other."""
     number = error.errno if isinstance(error, OSError) else None
+    place = path or getattr(error, "filename", None) or "a file"
+    if number in _PATH:
+        return StoreError(f"cannot read or write {place}: {_PATH[number]}; choose another path")
     if number is None:
         # safetensors, tokenizers and Arrow report it through exceptions of their own.
         said = str(error)
         number = next((n for n in _DISK if os.strerror(n) in said or f"(os error {n})" in said), None)
     if number not in _DISK:
         return None
-    place = path or getattr(error, "filename", None) or "a file"
     full = "free some space and " if number in (errno.ENOSPC, errno.EDQUOT) else ""
     advice = f"{full}run the same command again; finished steps and checkpoints are kept"
     return StoreError(f"cannot read or write {place}: {_DISK[number]}; {advice}")
@@ -105,7 +128,7 @@ def disk_error(error: BaseException, path: Path | None = None) -> StoreError | N
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full or failing disk into one StoreError that names the path."""
+    """Turns a full or failing disk, or a path that leads nowhere, into one StoreError that names the path."""
     try:
         yield
     except Exception as error:

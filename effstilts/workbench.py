@@ -331,8 +331,10 @@ class Workbench:
         return created
 
     def check_architecture(self, step: Step) -> None:
-        """ModelError now for an adapter, or for frozen blocks, that the encoder of a training step cannot have."""
-        if not (step.leaves_adapter or step.training.freeze_layers):
+        """ModelError now for an adapter, frozen blocks or a layer of retrieval that the encoder of a step cannot
+        have."""
+        layer = step.retrieval.layer if step.kind == "retrieve" else -1
+        if not (step.trains and (step.leaves_adapter or step.training.freeze_layers)) and layer < 0:
             return
         source: Source | Step | None = step
         while isinstance(source, Step):
@@ -343,8 +345,14 @@ class Workbench:
             self._skeletons[source.key] = opening.skeleton(spec.name, spec.revision, self.where.offline, spec.config)
         skeleton = self._skeletons[source.key]
         try:
-            adapters.check(skeleton, step.method)
-            skeleton.check_freezing(step.training.freeze_layers)
+            if step.trains:
+                adapters.check(skeleton, step.method)
+                skeleton.check_freezing(step.training.freeze_layers)
+            if layer > skeleton.depth:
+                raise ModelError(
+                    f"layer {layer} does not exist: this encoder has hidden states 0 to {skeleton.depth}, where 0 is "
+                    "the output of the embeddings"
+                )
         except ModelError as error:
             raise ModelError(f"{step.label}: {error}") from error
 

@@ -110,4 +110,4 @@ def test_equal_arms_share_a_step_and_both_are_found(
     )
     capsys.readouterr()
     assert main(["export", "tiny", str(tmp_path / "out"), "--arm", "nli", "--store", str(store), "--offline"]) == 5
-    assert "has not made the arm 'nli'" in capsys.readouterr().err
+    assert "no encoder of the arm 'nli'" in capsys.readouterr().err

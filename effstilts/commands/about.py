@@ -41,6 +41,8 @@ class Tasks(DataPlaces):
         from effstilts.studies.availability import check
         from effstilts.studies.listing import tasks_of_kind
 
+        if not self.seconds > 0:
+            raise RecipeError(f"--seconds {self.seconds:g}: some time above 0 is needed to read in")
         names = self.names or tuple(task.name for task in tasks_of_kind(self.kind))
         count = None
         if self.tokenizer:

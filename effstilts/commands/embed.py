@@ -94,12 +94,15 @@ class Embed:
         return 0
 
     def _check(self) -> None:
+        if not self.files:
+            raise RecipeError("name a text file or several: effstilts embed FILE... --model MODEL --out FOLDER")
         names = [path.name for path in self.files]
         if len(set(names)) < len(names):
             raise RecipeError("two files have one name: their vectors would share a folder; embed them separately")
-        for name in ("max_length", "batch_tokens", "shard_rows"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"--{name.replace('_', '-')} must be at least 1")
+        # Two tokens are <s> and </s>.
+        for name, least in (("max_length", 3), ("batch_tokens", 1), ("shard_rows", 1)):
+            if getattr(self, name) < least:
+                raise RecipeError(f"--{name.replace('_', '-')} must be at least {least}")
 
 
 def _count_lines(path: Path) -> int:

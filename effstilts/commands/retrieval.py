@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -38,18 +40,23 @@ class TextOptions(Places):
     quiet: bool = False
     """Say nothing but errors."""
 
-    def job(self, out: Path) -> Job:
+    def job(self, inputs: Mapping[str, Path], out: Path) -> Job:
+        """RecipeError, DataError or ModelError before anything is read. inputs: what each text file is called."""
         from effstilts.engine.plain import default_device
         from effstilts.log import Log
         from effstilts.recipe import Retrieval
         from effstilts.store import Store
-        from effstilts.studies.texts import Job
+        from effstilts.studies.texts import Job, check_texts
         from effstilts.studies.trained import open_named
 
         if not self.model:
             raise RecipeError("say which model makes the vectors: --model FOLDER, HUB_ID, package:NAME or RUN:ARM")
         if self.max_length < 3 or self.batch_tokens < 1:
             raise RecipeError("--max-length must be 3 or more, --batch-tokens 1 or more")
+        for name, path in inputs.items():
+            if path == Path():
+                raise RecipeError(f"name the text file {name}")
+        check_texts(list(inputs.values()), out)
         named = open_named(self.model, Store(self.store), self.revision, self.offline)
         named.encoder.to(default_device())
         layer = named.retrieval.layer if self.layer == -1 else self.layer
@@ -82,7 +89,10 @@ class Mine(TextOptions):
     def execute(self) -> int:
         from effstilts.studies.texts import mine_files
 
-        print(mine_files(self.job(self.out), self.source, self.target, self.margin, self.k, self.mode, self.threshold))
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise RecipeError(f"--threshold {self.threshold}: a number is needed")
+        job = self.job({"SOURCE": self.source, "TARGET": self.target}, self.out)
+        print(mine_files(job, self.source, self.target, self.margin, self.k, self.mode, self.threshold))
         return 0
 
 
@@ -102,7 +112,8 @@ class Search(TextOptions):
     def execute(self) -> int:
         from effstilts.studies.texts import search_files
 
-        print(search_files(self.job(self.out), self.queries, self.corpus, self.k))
+        job = self.job({"QUERIES": self.queries, "CORPUS": self.corpus}, self.out)
+        print(search_files(job, self.queries, self.corpus, self.k))
         return 0
 
 
@@ -155,8 +166,12 @@ class Retrieve(DataPlaces, Places):
         hows = _words(self.pooling)
         if not hows or set(hows) - {"mean", "cls", "weighted"}:
             raise RecipeError(f"--pooling {self.pooling}: mean, cls, weighted, or several with commas")
-        if self.k < 1 or self.rows < 0 or self.layer < -1:
-            raise RecipeError("--k is 1 or more, --rows 0 or more, --layer counted from 0, the embedding output")
+        if self.k < 1 or self.rows < 0 or self.layer < -1 or self.batch_tokens < 1:
+            raise RecipeError(
+                "--k and --batch-tokens are 1 or more, --rows 0 or more, --layer counted from 0, the embedding output"
+            )
+        if not _words(self.tasks):
+            raise RecipeError("name a task or several: --tasks tatoeba,bucc2018")
         path = None if self.picture in ("none", "") else Path(self.picture)
         if path is not None:
             picture.check(path)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from effstilts.errors import RecipeError, did_you_mean
 from effstilts.log import Log
 from effstilts.procedure import retrieval_splits
 from effstilts.recipe import Retrieval
@@ -44,8 +45,12 @@ def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[di
     layers = range(opened.depth + 1) if wanted.layers == "all" else wanted.layers
     over = poolings(opened, settings, list(layers), wanted.hows) if layers or wanted.hows else [own]
     plan = []
-    for name in wanted.tasks:
-        task = bench.task(name)
+    tasks = [bench.task(name) for name in wanted.tasks]
+    known = list(dict.fromkeys(language for task in tasks for language in task.languages))
+    for language in wanted.languages:
+        if language not in known:
+            raise RecipeError(f"--languages: no language {language!r} in the tasks named{did_you_mean(language, known)}")
+    for task in tasks:
         evaluator_of(task, "--tasks")
         some = tuple(language for language in wanted.languages if language in task.languages)
         if wanted.languages and not some:

@@ -26,8 +26,20 @@ from effstilts.retrieval import corpus
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.evaluate import poolings
 from effstilts.retrieval.mining import Neighbourhoods, mine
-from effstilts.store import content_key, disk_errors, file_hash, sync_file, sync_folder, verify_folder, write_folder
+from effstilts.store import (
+    content_key,
+    disk_errors,
+    file_hash,
+    replaceable,
+    sync_file,
+    sync_folder,
+    verify_folder,
+    write_folder,
+)
 from effstilts.studies.trained import Named
+
+# Of the work folder, made first: a folder without it is somebody else's.
+_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Side:
 
 def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: str, threshold: float | None) -> str:
     """Writes the mined pairs; returns a line that says how many and where."""
-    with _working(job, k):
+    with _working(job, k, (source, target)):
         x, y = _side(job, source, "source", True), _side(job, target, "target", True)
         _say_k(job, k, min(len(x.lines), len(y.lines)))
         near = Neighbourhoods(*_kept(job, "both", x, y, k, lambda: _both(job, x, y, k)))
@@ -77,7 +89,7 @@ def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: 
 
 def search_files(job: Job, queries: Path, database: Path, k: int) -> str:
     """Writes the k nearest corpus sentences of each query; returns a line that says how many and where."""
-    with _working(job, k):
+    with _working(job, k, (queries, database)):
         asked, there = _side(job, queries, "queries", False), _side(job, database, "corpus", True)
         _say_k(job, k, len(there.lines))
         scores, found = _kept(
@@ -101,8 +113,6 @@ def _say_k(job: Job, k: int, count: int) -> None:
 
 def _side(job: Job, path: Path, name: str, distinct: bool) -> Side:
     """A file's lines and vectors, made or gone on with; says what was blank, repeated or too long."""
-    if not path.is_file():
-        raise DataError(f"the file {path} does not exist")
     opened, log = job.named.encoder, job.log
     (pooling,) = poolings(opened, job.settings)
     folder = job.work / name
@@ -148,16 +158,29 @@ def _kept(
     return arrays
 
 
+def check_texts(inputs: Sequence[Path], out: Path) -> None:
+    """DataError for a text file that is not there, RecipeError for a result that would lie over one of them."""
+    for path in inputs:
+        if not path.is_file():
+            raise DataError(f"{path} is a folder: a text file is needed" if path.is_dir() else f"no file {path}")
+        if out.exists() and out.samefile(path):
+            raise RecipeError(f"--out {out} is the file {path} that is read: give another name")
+    replaceable(out)
+
+
 @contextmanager
-def _working(job: Job, k: int) -> Iterator[None]:
+def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
     """The work folder, held by this process; it goes once the result is whole, and stays after an interruption."""
+    check_texts(inputs, job.out)
     if k < 1:
         raise RecipeError(f"--k {k}: at least one neighbour is needed")
     if job.out.is_dir() or not job.out.resolve().parent.is_dir():
         raise RecipeError(f"--out {job.out}: " + ("a folder" if job.out.is_dir() else "its folder does not exist"))
+    if job.work.exists() and not (job.work.is_dir() and ((job.work / _LOCK).is_file() or not any(job.work.iterdir()))):
+        raise RecipeError(f"--out {job.out}: {job.work} is in the way; remove it, or give another --out")
     with disk_errors(job.work):
         job.work.mkdir(exist_ok=True)
-        handle = os.open(job.work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(job.work / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,5 +198,5 @@ def _write(job: Job, write: Callable[[IO[str]], None]) -> None:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
             write(file)
         sync_file(aside)
-        aside.replace(job.out)
+        aside.replace(replaceable(job.out))
         sync_folder(job.out.resolve().parent)

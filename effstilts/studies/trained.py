@@ -79,8 +79,8 @@ def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: i
     name = record.get("encoders", {}).get(f"{arm}:{seed}")
     if name is None:
         raise StoreError(
-            f"the run {record['name']} has not made the arm {arm!r} with seed {seed}: effstilts run makes what its "
-            "recipe names, and nothing twice"
+            f"the record of the run {record['name']} names no encoder of the arm {arm!r} with seed {seed}: the arm was "
+            "not run, or by an older version; effstilts run writes it anew, and makes nothing twice"
         )
     return _step(name, record, store) if name else _source(record)
 

@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, T
     alive: dict[str, Tensor] = {}
     last: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        for owner in (phases.encoder, phases.adapters):
+        for owner in (phases.opening, phases.adapters):
             original = owner.save
 
             def save(encoder: Any, place: Path, original: Any = original) -> None:

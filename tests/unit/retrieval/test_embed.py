@@ -41,7 +41,7 @@ def expected(encoder: Any, sentence: str, pooling: Pooling) -> np.ndarray:
     states = out.hidden_states[pooling.layer][0].double().numpy()
     if pooling.how == "cls":
         return states[0]
-    special = np.isin(ids, encoder.tokenizer.all_special_ids)
+    special = np.isin(ids, encoder.tokenizer("")["input_ids"])
     keep = np.ones(len(ids)) if pooling.special_tokens or special.all() else (~special).astype(float)
     weights = keep * (np.arange(1, len(ids) + 1) if pooling.how == "weighted" else 1)
     return weights @ states / weights.sum()
