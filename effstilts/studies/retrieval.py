@@ -49,7 +49,8 @@ def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[di
     known = list(dict.fromkeys(language for task in tasks for language in task.languages))
     for language in wanted.languages:
         if language not in known:
-            raise RecipeError(f"--languages: no language {language!r} in the tasks named{did_you_mean(language, known)}")
+            hint = did_you_mean(language, known)
+            raise RecipeError(f"--languages: no language {language!r} in the tasks named{hint}")
     for task in tasks:
         evaluator_of(task, "--tasks")
         some = tuple(language for language in wanted.languages if language in task.languages)
