@@ -447,7 +447,7 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
     shapes = [(m.name, m.rank, m.alpha, m.dropout, tuple(m.targets)) for m in (before, method)]
     if method.carry == "continue" and shapes[0] != shapes[1]:
         raise RecipeError(
-            f"{label}: carry continue needs the same method, rank, alpha, dropout and targets in both phases; the "
+            f"{label}: carry continue needs the same method, rank and alpha, dropout and targets in both phases; the "
             f"phase before has {before.name}, {before.rank}, {before.alpha:g}, {before.dropout:g} and "
             f"{', '.join(before.targets) or 'the default targets'}"
         )
