@@ -68,8 +68,8 @@ class _Side:
     other side's centre.
     """
 
-    def __init__(self, vectors: NDArray[Any], name: str, centre: Tensor, other: Tensor, into: Tensor | None) -> None:
-        rows, dim = vectors.shape
+    def __init__(self, vectors: NDArray[Any], name: str, centre: Tensor, other: Tensor) -> None:
+        rows = len(vectors)
         self.vectors, self.centre = vectors, centre if bool(other.any()) else None
         self.step = _step(tensor(_sample(vectors)) - centre)
         self.kept, self.error, self.size = torch.empty(rows), torch.empty(rows), torch.empty(rows)
@@ -80,8 +80,6 @@ class _Side:
             if self.centre is not None:
                 self.cross[part] = exact.double() @ other.double()
             rounded = self._rounded(exact)
-            if into is not None:
-                into[part, :dim] = rounded
             rounded *= self.step
             self.size[part] = torch.linalg.vector_norm(exact, dim=1)
             self.kept[part] = torch.linalg.vector_norm(rounded, dim=1)
@@ -115,8 +113,7 @@ def encode(source: NDArray[Any], target: NDArray[Any]) -> Codes | None:
     common = float(c.norm() * d.norm())
     if not common > _COMMON * _typical_length(source) * _typical_length(target):
         c, d = torch.zeros(dim), torch.zeros(dim)
-    wide = torch.zeros(len(target), -(-(dim + _MOST_DIGITS) // 16) * 16, dtype=torch.int8)
-    left, right = _Side(source, "source", c, d, None), _Side(target, "target", d, c, wide)
+    left, right = _Side(source, "source", c, d), _Side(target, "target", d, c)
     unit = left.step * right.step
     # float32 sums of D products, subtraction of the centre and the scaling: all of them below this share of the sizes.
     rounding = 4 * (dim + 8) * 2.0**-24
@@ -134,9 +131,11 @@ def encode(source: NDArray[Any], target: NDArray[Any]) -> Codes | None:
     if sum(digits) > _MOST_DIGITS:
         return None
     places = slice(dim, dim + digits[0]), slice(dim + digits[0], dim + sum(digits))
-    _write_digits(wide, numbers[1], places[1], places[0])
+    codes = torch.zeros(len(target), -(-places[1].stop // 16) * 16, dtype=torch.int8)
+    right.write(codes, 0)
+    _write_digits(codes, numbers[1], places[1], places[0])
     return Codes(
-        wide[:, : -(-places[1].stop // 16) * 16],
+        codes,
         unit,
         float(c.double() @ d.double()) + sum(middle) + spare,
         ((left.size + lengths[0]) * _INFLATE).numpy(),

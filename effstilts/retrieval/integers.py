@@ -22,36 +22,54 @@ from numpy.typing import NDArray
 from effstilts.retrieval.codes import Codes, encode
 from effstilts.retrieval.exact import Floats, Found, best, pair_scores
 
-PANEL_ROWS, TILE_ROWS = 2048, 1024
+PANEL_ROWS, TILE_ROWS = 1024, 1024
 # Entries of the first tile whose maximum is taken together to find where a level can start.
 _GROUP = 8
 _LOWEST, _HIGHEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 # Beyond this share of pairs that are kept, the integer products save nothing over those in bf16.
 _TOO_MANY = 0.03
-# Pairs a neighbour asked for that may be held: beyond, they take as much memory as the vectors do.
+# Pairs a neighbour asked for that may be held: 256 bytes. Beyond, the codes tell too little apart.
 _MOST_HELD = 32
 
 _Ints = NDArray[np.int32]
+_Pairs = NDArray[np.int64]
 
 
-class _Pairs(NamedTuple):
-    """Queries (rows of a block), database rows, integer products, and float32 scores, NaN until one is needed."""
+class _Keys(NamedTuple):
+    """A pair as one int64: the query, how far its product lies below the largest there can be, the database row. So
+    pairs in ascending order stand by query, and of a query the largest products first."""
 
-    who: _Ints
-    places: _Ints
-    values: _Ints
-    scores: Floats
+    largest: int
+    value_bits: int
+    place_bits: int
 
-    def at(self, which: Any) -> _Pairs:
-        return _Pairs(*(part[which] for part in self))
+    @classmethod
+    def of(cls, width: int, queries: int, rows: int) -> _Keys | None:
+        """For codes of so many columns; None where a pair does not fit."""
+        largest = width * 127**2
+        keys = cls(largest, (2 * largest).bit_length(), rows.bit_length())
+        return keys if queries.bit_length() + keys.value_bits + keys.place_bits < 64 else None
+
+    def packed(self, who: NDArray[Any], values: NDArray[Any] | int, places: NDArray[Any] | int) -> _Pairs:
+        pairs = who.astype(np.int64)
+        pairs <<= self.value_bits
+        pairs += np.int32(self.largest) - values
+        pairs <<= self.place_bits
+        pairs += places
+        return pairs
+
+    def who(self, pairs: _Pairs) -> _Pairs:
+        return pairs >> (self.value_bits + self.place_bits)
+
+    def places(self, pairs: _Pairs) -> _Pairs:
+        return pairs & ((1 << self.place_bits) - 1)
 
 
 class _Best:
     """The pairs that may be among the best of a block of queries.
 
     level [queries]: pairs whose integer product is below are not among the best; cut [queries]: nor are those whose
-    float32 score is. slack: twice the error of such a score. Pairs are kept as (query, database row, product, score),
-    the score NaN until it is needed.
+    float32 score is. slack: twice the error of such a score.
     """
 
     def __init__(
@@ -63,8 +81,9 @@ class _Best:
         longest: float,
         count: int,
         codes: Codes,
+        keys: _Keys,
     ) -> None:
-        self.first, self.count, self.codes, self.database = first, count, codes, database
+        self.first, self.count, self.codes, self.database, self.keys = first, count, codes, database, keys
         self.queries = queries[first : first + len(lengths)]
         self.slack = (2 * (queries.shape[1] + 4) * 2.0**-24 * longest * lengths + 1e-30).astype(np.float32)
         self.cut = np.full(len(lengths), -np.inf, np.float32)
@@ -72,15 +91,16 @@ class _Best:
         self.failed = np.zeros(len(lengths), bool)
         self.limit = max(1024, 64 * count)
         self._pending: list[_Pairs] = []
-        nothing = np.empty(0, np.int32)
-        self._kept = _Pairs(nothing, nothing, nothing, np.empty(0, np.float32))
+        self._kept = np.empty(0, np.int64)
+        # The pairs of the largest products so far, ascending, and their float32 scores.
+        self._leaders, self._leading = np.empty(0, np.int64), np.empty(0, np.float32)
         self._visits = 0
         self.offered = 0
 
     @property
     def held(self) -> int:
-        """Pairs in memory, of 16 bytes each."""
-        return len(self._kept.who) + sum(len(part.who) for part in self._pending)
+        """Pairs in memory, of 8 bytes each."""
+        return len(self._kept) + sum(map(len, self._pending))
 
     def offer(self, products: _Ints, by_row: bool, start: int) -> None:
         """products: a tile, [queries, rows] of the database from `start` on, or transposed where not by_row."""
@@ -88,7 +108,7 @@ class _Best:
             self._seed(products, by_row, start)
         found = self._reaching(products, by_row, start)
         self._pending.append(found)
-        self.offered += len(found.who)
+        self.offered += len(found)
         self._visits += 1
         # Between two prunings the part of the database that was seen doubles at most.
         if self._visits & (self._visits - 1) == 0:
@@ -97,9 +117,8 @@ class _Best:
     def _reaching(self, products: _Ints, by_row: bool, start: int) -> _Pairs:
         flat = np.flatnonzero(products >= (self.level[:, None] if by_row else self.level))
         row, column = np.divmod(flat.astype(np.int32), np.int32(products.shape[1]))
-        values = products.reshape(-1)[flat]
         who, places = (row, column) if by_row else (column, row)
-        return _Pairs(who, places + np.int32(start), values, np.full(len(who), np.nan, np.float32))
+        return self.keys.packed(who, products.reshape(-1)[flat], places + np.int32(start))
 
     def _seed(self, products: _Ints, by_row: bool, start: int) -> None:
         """Levels from the first tile: at least `count` groups' maxima, hence pairs, reach those set first."""
@@ -118,43 +137,55 @@ class _Best:
         self.level[:] = _LOWEST
         self.prune()
         # The pairs come again with those of the whole tile.
-        self._kept = self._kept.at(slice(0))
+        self._kept = self._kept[:0]
 
     def prune(self) -> None:
         """Raises the levels and drops what they exclude. A query with too much left has failed."""
-        pairs = _Pairs(*(np.concatenate(parts) for parts in zip(self._kept, *self._pending, strict=True)))
+        pairs = np.concatenate([self._kept, *self._pending])
         self._pending = []
-        pairs = pairs.at(np.argsort((pairs.who.astype(np.int64) << 32) + (np.int64(_HIGHEST) - pairs.values)))
-        who, places, values, scores = pairs
-        starts = np.searchsorted(who, np.arange(len(self.level) + 1))
+        pairs.sort()
+        queries = np.arange(len(self.level) + 1)
+        starts = np.searchsorted(pairs, self.keys.packed(queries, self.keys.largest, 0))
         enough = np.flatnonzero(np.diff(starts) >= self.count)
-        top = starts[enough, None] + np.arange(self.count)
-        new = np.sort(top[np.isnan(scores[top])])
-        scores[new] = _scores(self.queries, self.database, who[new], places[new])
-        self.cut[enough] = np.maximum(self.cut[enough], scores[top].min(1) - self.slack[enough])
+        leaders = pairs[starts[enough, None] + np.arange(self.count)]
+        self._leading = self._scores(leaders.ravel())
+        self._leaders = leaders.ravel()
+        lowest = self._leading.reshape(leaders.shape).min(1, initial=np.inf)
+        self.cut[enough] = np.maximum(self.cut[enough], lowest - self.slack[enough])
         level = np.floor((self.cut[enough].astype(np.float64) - self.codes.offset) / self.codes.unit)
         self.level[enough] = np.maximum(self.level[enough], np.clip(level, _LOWEST, _HIGHEST).astype(np.int32))
-        keep = values >= self.level[who]
-        crowded = np.bincount(who[keep], minlength=len(self.level)) > self.limit
+        self._kept = self._reached(pairs)
+        crowded = np.bincount(self.keys.who(self._kept), minlength=len(self.level)) > self.limit
         if crowded.any():
             self.failed |= crowded
             self.level[crowded] = _HIGHEST
-            keep &= ~crowded[who]
-        self._kept = pairs.at(keep)
+            self._kept = self._reached(self._kept)
+
+    def _reached(self, pairs: _Pairs) -> _Pairs:
+        """Those whose product is not below the level of their query."""
+        last = self.keys.packed(np.arange(len(self.level)), self.level, (1 << self.keys.place_bits) - 1)
+        return pairs[pairs <= last[self.keys.who(pairs)]]
+
+    def _scores(self, pairs: _Pairs) -> Floats:
+        """In float32; those of the leaders are known. pairs: ascending."""
+        scores = np.empty(len(pairs), np.float32)
+        at = np.searchsorted(self._leaders, pairs)
+        known = np.append(self._leaders, -1)[at] == pairs
+        scores[known] = self._leading[at[known]]
+        new = pairs[~known]
+        scores[~known] = _products(self.queries, self.database, self.keys.who(new), self.keys.places(new))
+        return scores
 
     def finish(self, into: Found) -> None:
         """Scores what is left and writes the best of each query."""
         if self._pending:
             self.prune()
-        who, places, scores = self._kept.who, self._kept.places, self._kept.scores
-        new = np.flatnonzero(np.isnan(scores))
-        scores[new] = _scores(self.queries, self.database, who[new], places[new])
-        keep = scores >= self.cut[who]
+        who = self.keys.who(self._kept)
+        near = self._scores(self._kept) >= self.cut[who]
+        who, places = who[near], self.keys.places(self._kept[near])
         alive = np.flatnonzero(~self.failed)
         rank = np.cumsum(~self.failed) - 1
-        rows, found = who[keep].astype(np.int64), places[keep].astype(np.int64)
-        exact = pair_scores(self.queries, self.database, rows, found)
-        part = best(rank[rows], found, exact, len(alive), self.count)
+        part = best(rank[who], places, pair_scores(self.queries, self.database, who, places), len(alive), self.count)
         into.scores[alive + self.first], into.indices[alive + self.first] = part
         into.add_failed(np.flatnonzero(self.failed) + self.first)
 
@@ -166,27 +197,30 @@ def scan(
     codes tell too little of these vectors apart.
 
     source [n, D], target [m, D], count at most n and m: arrays or memory maps; float16 is taken as float32. Memory
-    beyond the vectors: some 40 MB, D + 96 bytes for a target and about 1 KB for a pair of vectors. DataError for
-    numbers that are not finite.
+    beyond the vectors: some 20 MB, and for a target D bytes and about half a KB. DataError for numbers that are not
+    finite.
     """
     codes = encode(source, target)
     if codes is None:
         return None
     panel, width = PANEL_ROWS, TILE_ROWS
+    keys = _Keys.of(codes.right.shape[1], panel, max(len(source), len(target)))
+    if keys is None:
+        return None
     forward, backward = Found.empty(len(source), count), Found.empty(len(target), count)
     longest = float(codes.left_length.max()), float(codes.right_length.max())
     columns = [
-        _Best(start, target, source, codes.right_length[start : start + width], longest[0], count, codes)
+        _Best(start, target, source, codes.right_length[start : start + width], longest[0], count, codes, keys)
         for start in range(0, len(target) if both else 0, width)
     ]
-    whole = torch.empty(panel, width, dtype=torch.int32)
+    room = torch.empty(panel * width, dtype=torch.int32)
     looked = offered = 0
     for top in range(0, len(source), panel):
         a_RK = codes.left(top, min(top + panel, len(source)))
-        rows = _Best(top, source, target, codes.left_length[top : top + panel], longest[1], count, codes)
+        rows = _Best(top, source, target, codes.left_length[top : top + panel], longest[1], count, codes, keys)
         for start in range(0, len(target), width):
             b_CK = codes.right[start : start + width]
-            tile = whole if (len(a_RK), len(b_CK)) == (panel, width) else whole.new_empty(len(a_RK), len(b_CK))
+            tile = room[: len(a_RK) * len(b_CK)].view(len(a_RK), len(b_CK))
             torch._int_mm(a_RK, b_CK.T, out=tile)
             products = tile.numpy()
             rows.offer(products, True, start)
@@ -204,16 +238,16 @@ def scan(
     return forward, backward if both else None
 
 
-def _scores(queries: NDArray[Any], database: NDArray[Any], who: NDArray[Any], places: NDArray[Any]) -> Floats:
+def _products(queries: NDArray[Any], database: NDArray[Any], who: NDArray[Any], places: NDArray[Any]) -> Floats:
     """Products of the pairs (queries[who], database[places]) in float32 or better, who ascending: [pairs]."""
     if not all(side.dtype == np.float32 and side.flags.c_contiguous for side in (queries, database)):
-        return pair_scores(queries, database, who.astype(np.int64), places.astype(np.int64))
+        return pair_scores(queries, database, who, places)
     starts = np.searchsorted(who, np.arange(len(queries) + 1))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         x, y = torch.from_numpy(queries), torch.from_numpy(database)
-        where, zeros, size = torch.from_numpy(places.astype(np.int64)), torch.zeros(len(who)), (len(x), len(y))
+        where, zeros, size = torch.from_numpy(places), torch.zeros(len(who)), (len(x), len(y))
         pairs = torch.sparse_csr_tensor(torch.from_numpy(starts), where, zeros, size, check_invariants=False)
     scores: Floats = torch.sparse.sampled_addmm(pairs, x, y.T, beta=0.0).values().numpy()
     return scores

@@ -169,6 +169,28 @@ def test_int8_gives_up_where_it_tells_too_little_apart() -> None:
     same((found.scores[part], found.indices[part]), oracle(x[part], x, 4))
 
 
+@given(width=st.sampled_from([16, 400, 1120, 4096]), rows=st.integers(1, 1 << 22), seed=st.integers(0, 9999))
+def test_pairs_as_integers_stand_by_query_and_falling_product(width: int, rows: int, seed: int) -> None:
+    keys = integers._Keys.of(width, integers.PANEL_ROWS, rows)
+    assert keys is not None
+    generator = np.random.default_rng(seed)
+    most = width * 127**2
+    who = generator.integers(0, integers.PANEL_ROWS, 200).astype(np.int32)
+    values = generator.choice([-most, most, 0, *generator.integers(-most, most, 5)], 200).astype(np.int32)
+    places = generator.integers(0, rows, 200).astype(np.int32)
+    pairs = np.sort(keys.packed(who, values, places))
+    order = np.lexsort((places, -values.astype(np.int64), who))
+    assert (keys.who(pairs) == who[order]).all() and (keys.places(pairs) == places[order]).all()
+
+
+def test_pairs_that_fit_no_integer_go_another_way(monkeypatch: Any) -> None:
+    assert integers._Keys.of(1 << 15, 1024, 1 << 27) is None
+    x = normalise(np.random.default_rng(0).standard_normal((64, 16), np.float32))
+    monkeypatch.setattr(integers._Keys, "of", lambda *_: None)
+    assert integers.scan(x, x, 4) is None
+    same(both_directions(x, x, 4, "int8")[0], oracle(x, x, 4))
+
+
 def test_int8_is_taken_where_its_products_are_right_and_faster(monkeypatch: Any) -> None:
     x = np.broadcast_to(np.float32(0), (24_000, 256))
     monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda: 2.0)
