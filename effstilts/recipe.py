@@ -196,6 +196,10 @@ class Target:
     method: Method = field(default_factory=Method)
 
 
+# How the vectors of a sentence's tokens become one.
+How = Literal["mean", "cls", "weighted"]
+
+
 @dataclass(frozen=True)
 class Retrieval:
     """Sentence retrieval on the encoder of phase 2, as it is.
@@ -216,7 +220,7 @@ class Retrieval:
     languages: tuple[str, ...] = ()
     layer: int = -1
     layers: Mapping[str, int] = field(default_factory=dict)
-    pooling: Literal["mean", "cls", "weighted"] = "mean"
+    pooling: How = "mean"
     special_tokens: bool = True
     rows: int = 0
     batch_tokens: int = 16384

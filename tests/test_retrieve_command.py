@@ -64,6 +64,17 @@ def test_an_arm_is_exported_with_its_adapter_merged(trained: tuple[Path, dict[st
     assert not np.allclose(embed(exported, texts, Pooling(layer)), embed(plain.encoder, texts, Pooling(layer)))
 
 
+def test_an_arm_is_embedded_by_its_name(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    store, _ = trained
+    (tmp_path / "text").write_text("one two\nthree\n")
+    words = ["embed", str(tmp_path / "text"), "--model", "tiny:lora", "--store", str(store), "--offline", "--quiet"]
+    assert main([*words, "--precision", "fp32", "--out", str(tmp_path / "out")]) == 0
+    named = open_named("tiny:lora", Store(store), offline=True)
+    (made,) = (tmp_path / "out" / "text").glob("*.npy")
+    assert made.name == "layer1-mean.npy"
+    assert np.allclose(np.load(made), embed(named.encoder, ["one two", "three"], Pooling(1)), atol=1e-6)
+
+
 def test_mistakes_are_one_line(
     trained: tuple[Path, dict[str, Any]],
     tmp_path: Path,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from effstilts.commands.places import Places
 from effstilts.errors import DataError, RecipeError
 
 
-@dataclass
-class Embed:
+@dataclass(kw_only=True)
+class Embed(Places):
     """Embed text files, a sentence a line: OUT/FILE/ gets the vectors as .npy and a manifest.
 
     The same command goes on after an interruption. Under torchrun or the deepspeed launcher the ranks share the work.
@@ -22,15 +23,17 @@ class Embed:
     files: Annotated[list[Path], tyro.conf.Positional]
     """Text files, UTF-8; .gz and .bz2 are read through. Blank lines keep their place."""
     model: str
-    """Model folder, hub id, or package:NAME."""
+    """Model folder, hub id, package:NAME, or RUN:ARM of the store."""
     out: Path
     """Folder that gets a folder for each file."""
     layers: list[int] = field(default_factory=list)
-    """Hidden states to pool, 0 being the embeddings; default: XTREME's layer, 8 of 12 or 14 of 24."""
-    pooling: list[Literal["mean", "cls", "weighted"]] = field(default_factory=lambda: ["mean"])
-    """How tokens become one vector; every layer is pooled in every way named."""
+    """Hidden states to pool, 0 being the embeddings; default: the run's own, a sentence-transformers model's last, else
+    XTREME's, 8 of 12 or 14 of 24."""
+    pooling: list[Literal["mean", "cls", "weighted"]] = field(default_factory=list)
+    """How tokens become one vector; every layer is pooled in every way named. Default: the run's or the
+    sentence-transformers model's, else mean."""
     special_tokens: bool = True
-    """Whether <s> and </s> count in means."""
+    """Whether <s> and </s> count in means; a run that left them out leaves them out here."""
     dtype: Literal["float32", "float16"] = "float32"
     """What the vectors are stored in."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -56,28 +59,30 @@ class Embed:
         from effstilts.data.text_files import lines_of
         from effstilts.engine.ranks import launch_of
         from effstilts.log import Log
-        from effstilts.model.opening import fingerprint, load
-        from effstilts.retrieval.embed import Embedder, Pooling, protocol_layer
+        from effstilts.retrieval.embed import Embedder
+        from effstilts.retrieval.evaluate import poolings
         from effstilts.retrieval.vectors import Rank, embed_to
+        from effstilts.store import Store
+        from effstilts.studies.trained import open_named
 
         self._check()
         launch = launch_of(os.environ, self.local_rank, connects=False)
         totals = [_count_lines(path) for path in self.files]
-        encoder = load(self.model, self.revision, self.offline)
+        named = open_named(self.model, Store(self.store), self.revision, self.offline)
+        encoder = named.encoder
         if torch.cuda.is_available():
             encoder.to(torch.device("cuda", launch.local_rank))
-        layers = self.layers or [protocol_layer(encoder.depth)]
-        poolings = list(dict.fromkeys(Pooling(n, how, self.special_tokens) for n in layers for how in self.pooling))
+        special = self.special_tokens and named.retrieval.special_tokens
+        wanted = poolings(encoder, replace(named.retrieval, special_tokens=special), self.layers, self.pooling)
         log = Log(quiet=self.quiet)
-        identity = fingerprint(self.model, self.revision)
-        with Embedder(encoder, poolings, self.max_length, self.batch_tokens, self.precision, log) as embedder:
+        with Embedder(encoder, wanted, self.max_length, self.batch_tokens, self.precision, log) as embedder:
             for path, total in zip(self.files, totals, strict=True):
                 sentences = (line for line, _ in lines_of(path))
                 made = embed_to(
                     self.out / path.name,
                     sentences,
                     embedder,
-                    identity,
+                    named.identity,
                     dtype=self.dtype,
                     shard_rows=self.shard_rows,
                     rank=Rank(launch.rank, launch.world),

@@ -26,11 +26,12 @@ class TextOptions(Places):
     revision: str = ""
     """Commit of a hub id."""
     layer: int = -1
-    """Hidden state, 0 is the embedding output; -1: the run's own, else two thirds of the depth (8 of 12, 14 of 24)."""
-    pooling: Literal["mean", "cls", "weighted"] = "mean"
-    """Mean over the tokens, or the first one."""
+    """Hidden state, 0 is the embedding output; -1: the run's own, a sentence-transformers model's last, else two
+    thirds of the depth (8 of 12, 14 of 24)."""
+    pooling: Literal["", "mean", "cls", "weighted"] = ""
+    """Mean over the tokens, or the first one; default: the run's or the sentence-transformers model's, else mean."""
     special_tokens: bool = True
-    """Whether the mean counts <s> and </s>."""
+    """Whether the mean counts <s> and </s>; a run that left them out leaves them out here."""
     max_length: int = 512
     """Tokens of a line that are read; longer lines are cut and counted."""
     batch_tokens: int = 16384
@@ -62,7 +63,9 @@ class TextOptions(Places):
         layer = named.retrieval.layer if self.layer == -1 else self.layer
         if layer < -1:
             raise RecipeError(f"--layer {layer}: layers are counted from 0, the embedding output")
-        settings = Retrieval(layer=layer, pooling=self.pooling, special_tokens=self.special_tokens)
+        own = named.retrieval
+        special = self.special_tokens and own.special_tokens
+        settings = Retrieval(layer=layer, pooling=self.pooling or own.pooling, special_tokens=special)
         return Job(named, settings, self.max_length, self.batch_tokens, out, Log(quiet=self.quiet))
 
 
@@ -130,11 +133,12 @@ class Retrieve(DataPlaces, Places):
     layers: str = ""
     """A sweep: all, or hidden states (0 is the embedding output) separated by commas."""
     layer: int = -1
-    """The layer of the table; -1: the run's own, else the protocol's."""
-    pooling: str = "mean"
-    """mean, cls, or both separated by a comma: then a sweep over both."""
+    """The layer of the table; -1: the run's own, a sentence-transformers model's last, else the protocol's."""
+    pooling: str = ""
+    """mean, cls, weighted, or several separated by commas: then a sweep over them. Default: the run's or the
+    sentence-transformers model's, else mean."""
     special_tokens: bool = True
-    """Whether the mean counts <s> and </s>."""
+    """Whether the mean counts <s> and </s>; a run that left them out leaves them out here."""
     margin: Literal["", "ratio", "distance", "absolute", "csls"] = ""
     """Default: cosine for aligned sentences, ratio for mining."""
     k: int = 4
@@ -164,7 +168,7 @@ class Retrieve(DataPlaces, Places):
         if not self.models:
             raise RecipeError("name a model or several: effstilts retrieve FOLDER RUN:ARM package:NAME …")
         hows = _words(self.pooling)
-        if not hows or set(hows) - {"mean", "cls", "weighted"}:
+        if set(hows) - {"mean", "cls", "weighted"}:
             raise RecipeError(f"--pooling {self.pooling}: mean, cls, weighted, or several with commas")
         if self.k < 1 or self.rows < 0 or self.layer < -1 or self.batch_tokens < 1:
             raise RecipeError(
@@ -176,11 +180,10 @@ class Retrieve(DataPlaces, Places):
         if path is not None:
             picture.check(path)
         settings = Retrieval(
-            layer=self.layer, pooling=hows[0], special_tokens=self.special_tokens, margin=self.margin,
-            neighbours=self.k, space=self.space, rows=self.rows, batch_tokens=self.batch_tokens,
+            layer=self.layer, special_tokens=self.special_tokens, margin=self.margin, neighbours=self.k,
+            space=self.space, rows=self.rows, batch_tokens=self.batch_tokens,
         )  # fmt: skip
-        several = hows if len(hows) > 1 else ()
-        wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), several, settings)
+        wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), hows, settings)
         log = Log(quiet=self.quiet)
         store = Store(self.store)
         bench = Workbench(store, DataConfig(self.root(), "auto", self.offline), log, {})

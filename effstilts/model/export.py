@@ -10,21 +10,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from effstilts.errors import ModelError
 from effstilts.model.encoder import Encoder
-from effstilts.model.opening import LM_HEADS, quiet_transformers, save, write_model
+from effstilts.model.files import read_document
+from effstilts.model.opening import LM_HEADS, file_of, quiet_transformers, resolve, save, write_model
+from effstilts.recipe import How
 
 _MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
 ]
 _WAYS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-_WAY_OF = {"mean": "mean_tokens", "cls": "cls_token", "weighted": "weightedmean_tokens"}
+_WAY_OF: dict[How, str] = {"mean": "mean_tokens", "cls": "cls_token", "weighted": "weightedmean_tokens"}
 
 
 def save_cut(encoder: Encoder, folder: Path, layer: int, dtype: torch.dtype = torch.float32) -> None:
@@ -47,7 +49,7 @@ def save_sentence_transformers(
     encoder: Encoder,
     folder: Path,
     layer: int,
-    how: Literal["mean", "cls", "weighted"] = "mean",
+    how: How = "mean",
     special_tokens: bool = True,
     max_length: int = 512,
     dtype: torch.dtype = torch.float32,
@@ -72,6 +74,23 @@ def save_sentence_transformers(
     )
     _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
     _write(folder / "1_Pooling" / "config.json", pooling)
+
+
+def declared_pooling(name: str, revision: str = "", offline: bool = False) -> How | None:
+    """How a sentence-transformers model, in a folder or on the hub, pools its last hidden state; None for a model that
+    is none, or that pools in a way that is not known here. ModelError for a pooling that cannot be read."""
+    source = resolve(name)
+    if file_of(source, "modules.json", revision, offline) is None:
+        return None
+    path = file_of(source, "1_Pooling/config.json", revision, offline)
+    if path is None:
+        return None
+    config = read_document(path)
+    ways = [way for way in _WAYS if config.get(f"pooling_mode_{way}") is True]
+    # As newer versions write it.
+    if "pooling_mode" in config:
+        ways = [way for way in _WAYS if way.rsplit("_", 1)[0] == config["pooling_mode"]]
+    return next((how for how, way in _WAY_OF.items() if ways == [way]), None)
 
 
 def save_masked_lm(

@@ -31,7 +31,7 @@ def check_documents(find: Callable[[str], Path | None], source: str) -> None:
     is, None where the model has none."""
     for name in ("config.json", "tokenizer_config.json"):
         path = find(name)
-        document = _document(path) if path is not None else {}
+        document = read_document(path) if path is not None else {}
         for key in ("auto_map", "custom_pipelines"):
             if document.get(key):
                 raise ModelError(
@@ -64,7 +64,7 @@ def check_folder(folder: Path) -> None:
         tensor_sizes(path)
     index = find("model.safetensors.index.json")
     if index is not None:
-        parts = _document(index, MAX_HEADER).get("weight_map")
+        parts = read_document(index, MAX_HEADER).get("weight_map")
         if not isinstance(parts, dict):
             raise ModelError(f"{index}: has no weight_map")
         for part in parts.values():
@@ -139,7 +139,8 @@ def _check_config(config: Mapping[str, Any], source: str) -> None:
         raise ModelError(f"{source}: max_position_embeddings is {str(positions)[:60]}, at most {MAX_POSITIONS:,}")
 
 
-def _document(path: Path, most: int = MAX_DOCUMENT) -> dict[str, Any]:
+def read_document(path: Path, most: int = MAX_DOCUMENT) -> dict[str, Any]:
+    """A small JSON object; ModelError for anything else."""
     if path.stat().st_size > most:
         raise ModelError(f"{path} has {path.stat().st_size:,} bytes, at most {most:,} are read")
     try:

@@ -166,7 +166,7 @@ def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, 
         if local:
             check_folder(Path(source))
         else:
-            check_documents(lambda name: _file_of(source, name, revision, offline), source)
+            check_documents(lambda name: file_of(source, name, revision, offline), source)
         try:
             config = AutoConfig.from_pretrained(source, **options)
         except Exception as error:
@@ -226,7 +226,7 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
     if revision:
         options["revision"] = revision
     with quiet_transformers():
-        check_documents(lambda name: _file_of(place, name, revision, offline), place)
+        check_documents(lambda name: file_of(place, name, revision, offline), place)
         try:
             return AutoTokenizer.from_pretrained(place, **options)
         except Exception as error:
@@ -268,7 +268,7 @@ def write_model(
 
 def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:
     """The pretrained masked-LM head of a checkpoint as dense/norm/bias tensors; None if it carries none."""
-    path = _file_of(resolve(source), "model.safetensors", revision, offline)
+    path = file_of(resolve(source), "model.safetensors", revision, offline)
     if path is None:
         return None
     from safetensors import safe_open
@@ -292,7 +292,7 @@ def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> di
     return None
 
 
-def _file_of(source: str, name: str, revision: str, offline: bool) -> Path | None:
+def file_of(source: str, name: str, revision: str, offline: bool) -> Path | None:
     """A file of a model folder or of a hub repository; None where it is not there."""
     if Path(source).is_dir():
         return Path(source) / name if (Path(source) / name).is_file() else None

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from effstilts.log import Log
 from effstilts.model.encoder import Encoder
 from effstilts.model.memory import halving
 from effstilts.model.packed import PackedEncoder, Precision, refusal, resolve_precision
+from effstilts.recipe import How
 
 # Starting a padded batch costs about as much as this many tokens; the cut weighs it against padding.
 LAUNCH_TOKENS = 512
@@ -46,7 +47,7 @@ class Pooling:
     count; a sentence of special tokens alone keeps them, since a vector of zeros has no direction."""
 
     layer: int
-    how: Literal["mean", "cls", "weighted"] = "mean"
+    how: How = "mean"
     special_tokens: bool = True
 
     @property

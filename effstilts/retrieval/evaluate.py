@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from effstilts.errors import ModelError, RecipeError
 from effstilts.model.encoder import Encoder
-from effstilts.recipe import Retrieval
+from effstilts.recipe import How, Retrieval
 from effstilts.retrieval import bucc, candidates
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Pooling, protocol_layer
@@ -70,7 +70,7 @@ def poolings(
     encoder: Encoder,
     settings: Retrieval,
     layers: Sequence[int] = (),
-    hows: Sequence[Literal["mean", "cls", "weighted"]] = (),
+    hows: Sequence[How] = (),
 ) -> list[Pooling]:
     """The settings' pooling, or one for each of the layers and ways given. ModelError for a layer outside the
     model."""

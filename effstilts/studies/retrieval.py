@@ -15,7 +15,7 @@ from typing import Any, Literal
 from effstilts.errors import RecipeError, did_you_mean
 from effstilts.log import Log
 from effstilts.procedure import retrieval_splits
-from effstilts.recipe import Retrieval
+from effstilts.recipe import How, Retrieval
 from effstilts.retrieval.embed import Pooling
 from effstilts.retrieval.evaluate import Outcome, Trial, evaluator_of, passed_over, poolings
 from effstilts.studies.trained import Named
@@ -25,13 +25,14 @@ from effstilts.workbench import TaskPart, Workbench
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is measured. layers: hidden states, or "all"; none: the run's own or the protocol's. settings: margin,
-    space and the like; its layer stands for no model, -1 leaves each model its own."""
+    """What is measured. layers: hidden states, or "all"; none: the run's own or the protocol's. hows: ways of pooling,
+    the first for the table; none: each model's own. settings: margin, space and the like; its layer stands for no
+    model, -1 leaves each model its own, and its pooling is not used."""
 
     tasks: tuple[str, ...]
     languages: tuple[str, ...]
     layers: tuple[int, ...] | Literal["all"]
-    hows: tuple[Literal["mean", "cls"], ...]
+    hows: tuple[How, ...]
     settings: Retrieval
 
 
@@ -40,10 +41,12 @@ def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[di
     computed where a task, a language or a layer does not exist."""
     opened = named.encoder.to(bench.device).eval()
     layer = wanted.settings.layer if wanted.settings.layer >= 0 else named.retrieval.layer
-    settings = replace(wanted.settings, layer=layer)
+    special = wanted.settings.special_tokens and named.retrieval.special_tokens
+    how = wanted.hows[0] if wanted.hows else named.retrieval.pooling
+    settings = replace(wanted.settings, layer=layer, pooling=how, special_tokens=special)
     (own,) = poolings(opened, settings)
     layers = range(opened.depth + 1) if wanted.layers == "all" else wanted.layers
-    over = poolings(opened, settings, list(layers), wanted.hows) if layers or wanted.hows else [own]
+    over = poolings(opened, settings, list(layers), wanted.hows or (how,))
     plan = []
     tasks = [bench.task(name) for name in wanted.tasks]
     known = list(dict.fromkeys(language for task in tasks for language in task.languages))

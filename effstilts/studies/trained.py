@@ -20,6 +20,7 @@ from effstilts.errors import RecipeError, StoreError, did_you_mean
 from effstilts.log import Log
 from effstilts.model import opening
 from effstilts.model.encoder import Encoder
+from effstilts.model.export import declared_pooling
 from effstilts.recipe import Method, Model, Retrieval
 from effstilts.store import Store
 from effstilts.workbench import Source, Step, Workbench
@@ -28,8 +29,8 @@ from effstilts.yaml_tree import decode
 
 @dataclass(frozen=True)
 class Named:
-    """An opened encoder, what identifies it, the settings of retrieval that its run had (else the defaults), and its
-    masked-LM head where it has one."""
+    """An opened encoder, what identifies it, the settings of retrieval that its run had or, of a sentence-transformers
+    model, its last hidden state and its pooling (else the defaults), and its masked-LM head where it has one."""
 
     name: str
     encoder: Encoder
@@ -50,8 +51,10 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
                 + (f"; there are {', '.join(known)}" if known else "; it holds no runs")
             )
         opened = opening.load(name, revision, offline)
+        how = declared_pooling(name, revision, offline)
+        own = Retrieval(layer=opened.depth, pooling=how) if how else Retrieval()
         head = functools.partial(opening.masked_lm_head, name, revision, offline)
-        return Named(name, opened, opening.fingerprint(name, revision), Retrieval(), head)
+        return Named(name, opened, opening.fingerprint(name, revision), own, head)
     record = store.read_run(run)
     arm = _one_of(rest[0] if rest else "", list(record["recipe"]["intermediate"]), f"the run {run}", "arm")
     seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in record["recipe"]["seeds"]], f"{run}", "seed")

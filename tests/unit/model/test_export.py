@@ -12,9 +12,11 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import ModelError
-from effstilts.model.export import save_cut, save_sentence_transformers
+from effstilts.model.export import declared_pooling, save_cut, save_sentence_transformers
 from effstilts.model.opening import load, save
 from effstilts.retrieval.embed import Pooling, embed
+from effstilts.store import Store
+from effstilts.studies.trained import open_named
 from effstilts.synthetic import rows
 
 SENTENCES = [row["text"] for row in rows("text", "dev", "qaa", 20)] + ["", "a", "word " * 400]
@@ -46,6 +48,37 @@ def test_sentence_transformers_gives_the_same_vectors_in_a_fresh_process(tmp_pat
     for name, pooling in wanted.items():
         expected = embed(encoder, SENTENCES, pooling, 64)
         assert np.allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "cls", "weighted"])
+def test_an_exported_model_is_read_back_at_its_layer_and_pooling(
+    how: Any, tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `embed` and the others: its last hidden state, not the protocol's layer of what is left."""
+    save_sentence_transformers(encoder, tmp_path / "model", 2, how)
+    for form in ("flags", "name"):
+        if form == "name":
+            names = {"mean": "mean", "cls": "cls", "weighted": "weightedmean"}
+            newer = {"embedding_dimension": encoder.hidden_size, "pooling_mode": names[how]}
+            (tmp_path / "model" / "1_Pooling" / "config.json").write_text(json.dumps(newer))
+        named = open_named(str(tmp_path / "model"), Store(tmp_path / "store"), offline=True)
+        assert (named.retrieval.layer, named.retrieval.pooling) == (2, how)
+    (tmp_path / "text").write_text("\n".join(SENTENCES[:5]) + "\n")
+    words = ["embed", str(tmp_path / "text"), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--offline", "--precision", "fp32", "--quiet"]) == 0
+    found = np.load(tmp_path / "out" / "text" / f"layer2-{how}.npy")
+    assert np.allclose(found, embed(encoder, SENTENCES[:5], Pooling(2, how)), atol=1e-5)
+
+
+def test_a_pooling_that_is_not_known_here_leaves_the_defaults(tmp_path: Path, encoder: Any) -> None:
+    save_sentence_transformers(encoder, tmp_path / "model", 2)
+    pooling = tmp_path / "model" / "1_Pooling" / "config.json"
+    for config in ({"pooling_mode_max_tokens": True}, {"pooling_mode": ["mean", "cls"]}, {}):
+        pooling.write_text(json.dumps(config))
+        assert declared_pooling(str(tmp_path / "model")) is None
+    pooling.write_text("[")
+    with pytest.raises(ModelError, match="not valid JSON"):
+        declared_pooling(str(tmp_path / "model"))
 
 
 def test_a_cut_encoder_is_the_whole_ones_layer(tmp_path: Path, encoder: Any) -> None:
