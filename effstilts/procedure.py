@@ -194,7 +194,7 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
         tokenizer = graph.add(Step("tokenizer", content_key(spec), label, spec, make_tokenizer, parts=parts))
         identity["tokenizer"] = tokenizer.key
     if model.body:
-        identity |= {"body": checkpoint_fingerprint(model.body), "transplant": TRANSPLANT_VERSION}
+        identity |= {"body": checkpoint_fingerprint(model.body, model.body_revision), "transplant": TRANSPLANT_VERSION}
     if model.aligned_by:
         parallel = [share for share in recipe.mlm.tasks if share.task in model.aligned_by]
         parts = _parts(bench, parallel, "masked_lm")

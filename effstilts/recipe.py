@@ -13,7 +13,8 @@ class Model:
 
     name: a folder in Hugging Face format, a hub id, `package:NAME` (a Python package that carries its model), or
         `new` for random weights of the architecture in `config`.
-    revision: the hub commit; needed for a hub id, so that a run can be repeated.
+    revision: of a hub id: its commit, branch or tag; empty: main. What is read, and stands in keys and records, is the
+        commit that it has when the run begins. body_revision: the same for `body`.
     config: for `new`: `model_type` and the fields of that architecture's transformers config.
     tokenizer: for `new`: a folder or hub id; empty: a Unigram tokenizer is trained on the MLM text.
     vocab_size: pieces of a tokenizer that is trained; character_coverage: share of the text's characters that have a
@@ -31,6 +32,7 @@ class Model:
     vocab_size: int = 4000
     character_coverage: float = 1.0
     body: str = ""
+    body_revision: str = ""
     aligned_by: tuple[str, ...] = ()
 
 

@@ -326,7 +326,7 @@ class Workbench:
         if spec.body:
             at = source.alignment
             translations = read_translations(self.store.open(at.kind, at.key).folder) if at else NONE
-            taken = transplant(opening.load(spec.body, "", self.where.offline), created, translations)
+            taken = transplant(opening.load(spec.body, spec.body_revision, self.where.offline), created, translations)
             self.log.event("transplanted", body=spec.body, pieces=taken.copied, translated=taken.translated)
         return created
 

@@ -92,11 +92,13 @@ class RecipeChoice(DataPlaces, Places):
         from effstilts.data.sources import DataConfig
         from effstilts.engine.ranks import ALONE
         from effstilts.log import JsonLines, Log
+        from effstilts.model.names import pinned
         from effstilts.procedure import build
         from effstilts.store import Store, disk_errors
         from effstilts.synthetic import World
         from effstilts.workbench import Workbench
 
+        recipe = dataclasses.replace(recipe, model=pinned(recipe.model, self.offline))
         sinks = []
         if events:
             with disk_errors(self.store):

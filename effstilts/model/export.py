@@ -18,7 +18,8 @@ from torch import Tensor
 from effstilts.errors import ModelError
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import read_document
-from effstilts.model.opening import LM_HEADS, file_of, quiet_transformers, resolve, save, write_model
+from effstilts.model.names import resolve
+from effstilts.model.opening import LM_HEADS, file_of, quiet_transformers, save, write_model
 from effstilts.recipe import How
 
 _MODULES = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import logging
 import warnings
@@ -17,6 +16,7 @@ from torch import Tensor
 from effstilts.errors import ModelError, did_you_mean
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import check_documents, check_folder, check_size, tensor_sizes
+from effstilts.model.names import located, resolve, settled
 
 # Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
 LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -35,32 +35,6 @@ LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 _UNDECLARED_FIELDS = {
     "deberta-v2": {"position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"},
 }
-
-
-# Names of models that are neither folders nor on the hub: of this package, and of another one.
-PREFIXES = ("effstilts/", "package:")
-
-
-def resolve(name: str) -> str:
-    """`effstilts/NAME` -> a model of our own, `package:NAME` -> the folder that the installed package carries its model
-    in; other names as they are."""
-    if name.startswith("effstilts/"):
-        own = Path(__file__).parent / "embedded" / name.removeprefix("effstilts/")
-        known = sorted(f"effstilts/{path.parent.name}" for path in own.parent.glob("*/config.json"))
-        if name not in known:
-            raise ModelError(f"no embedded model {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
-        return str(own)
-    if not name.startswith("package:"):
-        return name
-    module = name.removeprefix("package:").replace("-", "_")
-    found = importlib.util.find_spec(module) if module.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise ModelError(f"the package {module!r} is not installed: pip install {module.replace('_', '-')}")
-    for place in found.submodule_search_locations:
-        for config in sorted(Path(place).glob("**/config.json")):
-            if (config.parent / "model.safetensors").is_file():
-                return str(config.parent)
-    raise ModelError(f"the package {module!r} carries no model (config.json beside model.safetensors)")
 
 
 def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
@@ -155,10 +129,9 @@ def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, 
     what must not be opened, before a library sees it."""
     from transformers import AutoConfig
 
-    source = resolve(name)
-    local = Path(source).is_dir()
-    if not local and (source.startswith((".", "/", "~")) or Path(source).exists()):
-        raise ModelError(f"the model folder {source} does not exist or is no folder")
+    source, local = located(name)
+    if not local:
+        revision, offline = settled(source, revision, offline)
     options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
     if revision and not local:
         options["revision"] = revision
@@ -221,8 +194,10 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
     """A tokenizer alone, from a folder or the hub."""
     from transformers import AutoTokenizer
 
-    place = resolve(source)
-    options: dict[str, Any] = {"local_files_only": offline or Path(place).is_dir(), "trust_remote_code": False}
+    place, local = located(source)
+    if not local:
+        revision, offline = settled(place, revision, offline)
+    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
     if revision:
         options["revision"] = revision
     with quiet_transformers():
@@ -231,7 +206,7 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
             return AutoTokenizer.from_pretrained(place, **options)
         except Exception as error:
             # A broken tokenizer.json raises Exception itself.
-            raise ModelError(_cannot_load(place, error, Path(place).is_dir(), offline)) from error
+            raise ModelError(_cannot_load(place, error, local, offline)) from error
 
 
 def save(encoder: Encoder, folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -298,6 +273,7 @@ def file_of(source: str, name: str, revision: str, offline: bool) -> Path | None
         return Path(source) / name if (Path(source) / name).is_file() else None
     from transformers.utils import cached_file
 
+    revision, offline = settled(source, revision, offline)
     try:
         found = cached_file(source, name, revision=revision or None, local_files_only=offline)
     except (OSError, ValueError):
@@ -306,13 +282,13 @@ def file_of(source: str, name: str, revision: str, offline: bool) -> Path | None
 
 
 def fingerprint(name: str, revision: str = "") -> dict[str, Any]:
-    """What identifies a checkpoint: the hashes of a folder's files, or hub id and revision."""
+    """What identifies a checkpoint: the hashes of a folder's files, or hub id and commit."""
     from effstilts.store import file_hash
 
-    source = resolve(name)
-    folder = Path(source)
-    if not folder.is_dir():
+    source, local = located(name)
+    if not local:
         return {"hub": source, "revision": revision}
+    folder = Path(source)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(f"{folder} holds no .safetensors file; other weight formats are pickles and are not read")
@@ -327,10 +303,10 @@ def tokenizer_fingerprint(name: str, revision: str = "") -> dict[str, Any]:
     """What identifies a tokenizer: the hashes of a folder's files, or hub id and revision."""
     from effstilts.store import file_hash
 
-    folder = Path(resolve(name))
-    if not folder.is_dir():
+    source, local = located(name)
+    if not local:
         return {"name": name, "revision": revision}
-    return {"files": {path.name: file_hash(path) for path in _of_tokenizer(folder)}}
+    return {"files": {path.name: file_hash(path) for path in _of_tokenizer(Path(source))}}
 
 
 def _of_tokenizer(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from effstilts.log import Log
 from effstilts.model import opening
 from effstilts.model.encoder import Encoder
 from effstilts.model.export import declared_pooling
+from effstilts.model.names import PREFIXES, located, settled
 from effstilts.recipe import Method, Model, Retrieval
 from effstilts.store import Store
 from effstilts.workbench import Source, Step, Workbench
@@ -43,13 +44,15 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
     """Opens a model. RecipeError for an arm or seed that the run does not have, StoreError for a step that has not
     been made yet, ModelError for what is no encoder."""
     run, *rest = name.split(":")
-    if name.startswith(opening.PREFIXES) or Path(name).exists() or run not in store.run_names():
-        if rest and not name.startswith(opening.PREFIXES):
+    if name.startswith(PREFIXES) or Path(name).exists() or run not in store.run_names():
+        if rest and not name.startswith(PREFIXES):
             known = store.run_names()
             raise StoreError(
                 f"no run named {run!r} in {store.root}{did_you_mean(run, known)}"
                 + (f"; there are {', '.join(known)}" if known else "; it holds no runs")
             )
+        if not located(name)[1]:
+            revision, offline = settled(name, revision, offline)
         opened = opening.load(name, revision, offline)
         how = declared_pooling(name, revision, offline)
         own = Retrieval(layer=opened.depth, pooling=how) if how else Retrieval()

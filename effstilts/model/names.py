@@ -1,0 +1,109 @@
+"""What the name of a model stands for: a folder, this package's or another one's model, or a commit on the hub.
+
+The hub is asked once: transformers asks for every file by itself and, where the hub does not answer, tries each for
+half a minute.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from effstilts.errors import ModelError, did_you_mean
+from effstilts.recipe import Model
+
+# Names of models that are neither folders nor on the hub: of this package, and of another one.
+PREFIXES = ("effstilts/", "package:")
+TIMEOUT = 20.0
+_COMMIT = re.compile("[0-9a-f]{40}")
+# (id, revision, offline) -> (commit, whether the cache alone is read).
+_SETTLED: dict[tuple[str, str, bool], tuple[str, bool]] = {}
+
+
+def resolve(name: str) -> str:
+    """`effstilts/NAME` -> a model of our own, `package:NAME` -> the folder that the installed package carries its model
+    in; other names as they are."""
+    if name.startswith("effstilts/"):
+        own = Path(__file__).parent / "embedded" / name.removeprefix("effstilts/")
+        known = sorted(f"effstilts/{path.parent.name}" for path in own.parent.glob("*/config.json"))
+        if name not in known:
+            raise ModelError(f"no embedded model {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+        return str(own)
+    if not name.startswith("package:"):
+        return name
+    module = name.removeprefix("package:").replace("-", "_")
+    found = importlib.util.find_spec(module) if module.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(f"the package {module!r} is not installed: pip install {module.replace('_', '-')}")
+    for place in found.submodule_search_locations:
+        for config in sorted(Path(place).glob("**/config.json")):
+            if (config.parent / "model.safetensors").is_file():
+                return str(config.parent)
+    raise ModelError(f"the package {module!r} carries no model (config.json beside model.safetensors)")
+
+
+def located(name: str) -> tuple[str, bool]:
+    """The folder or hub id of a model, and whether it is a folder. ModelError for a path that is none."""
+    source = resolve(name)
+    local = Path(source).is_dir()
+    if not local and (source.startswith((".", "/", "~")) or Path(source).exists()):
+        raise ModelError(f"the model folder {source} does not exist or is no folder")
+    return source, local
+
+
+def settled(name: str, revision: str = "", offline: bool = False) -> tuple[str, bool]:
+    """The commit of a hub id that is read, and whether it is read from the cache alone.
+
+    A commit that is given and in the cache is not asked for. Else it is the newest of the branch or tag (default: main)
+    or, offline and where the hub does not answer, the one in the cache; "" where offline there is none. ModelError for
+    a model or revision that the hub does not have, and where neither hub nor cache have an answer.
+    """
+    key = (name, revision, offline)
+    if key not in _SETTLED:
+        _SETTLED[key] = _settle(name, revision, offline)
+    return _SETTLED[key]
+
+
+def pinned(model: Model, offline: bool) -> Model:
+    """The model of a recipe with the commits of what it takes from the hub."""
+    named = model.tokenizer if model.name == "new" else model.name
+    if named and not located(named)[1] and not _COMMIT.fullmatch(model.revision):
+        model = replace(model, revision=settled(named, model.revision, offline)[0])
+    if model.body and not located(model.body)[1] and not _COMMIT.fullmatch(model.body_revision):
+        model = replace(model, body_revision=settled(model.body, model.body_revision, offline)[0])
+    return model
+
+
+def _settle(name: str, revision: str, offline: bool) -> tuple[str, bool]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    where = f"cannot load {name!r}: it is no folder here, and "
+    try:
+        held = _in_cache(name, revision)
+        if offline or (held and _COMMIT.fullmatch(revision)):
+            return held or revision, offline
+        return str(HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).sha), False
+    except HFValidationError as error:
+        raise ModelError(f"{where}no name that the hub could have") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name}: the hub has no revision {revision!r} of it") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{where}the hub has no such model, or not for you (hf auth login)") from error
+    except Exception as error:
+        # Of its HTTP library, by version another one.
+        if held:
+            return held, True
+        raise ModelError(
+            f"{where}the hub does not answer ({type(error).__name__}), nor does the cache hold it"
+        ) from error
+
+
+def _in_cache(name: str, revision: str) -> str:
+    """The commit whose config the cache holds; "" for none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    return Path(found).parent.name if isinstance(found, str) else ""
