@@ -1,7 +1,18 @@
-"""`python -m effstilts` is the command line, so that launchers can start it."""
+"""`effstilts` and `python -m effstilts`, the command line; the second is what launchers start."""
 
 import sys
 
-from effstilts.cli import main
 
-sys.exit(main())
+def run() -> int:
+    """The exit code. What an interruption finds is said while the command line is still being imported, too."""
+    try:
+        from effstilts.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        print("effstilts: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(run())

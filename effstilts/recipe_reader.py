@@ -7,6 +7,7 @@ Unknown keys are refused with the nearest known name; every value is checked aga
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from effstilts.recipe import LORA_METHODS, Combine, Method, Model, Recipe, Share
 from effstilts.yaml_tree import apply_override, decode, parse_yaml, shown
 
 MAX_RECIPE_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    training: Training = field(default_factory=Training)
+    method: Method = field(default_factory=Method)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -38,7 +45,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     tree.setdefault("name", path.stem)
     for override in overrides:
         apply_override(tree, override)
-    return recipe_from_tree(tree, str(path))
+    where = f"recipe {name_or_path}" if name_or_path in shipped else str(path)
+    return recipe_from_tree(tree, where + " with --set" if overrides else where)
 
 
 def _text_of(path: Path) -> str:
@@ -61,6 +69,10 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
     tree = dict(tree)
     tree["intermediate"] = _arms(tree.get("intermediate"))
     defaults = {"training": tree.get("training") or {}, "method": tree.get("method") or {}}
+    # First by themselves: a mistake in them is none of the phases' that take them over.
+    alone = decode(_Defaults, defaults, where)
+    check_training(alone.training, f"{where}: training")
+    check_method(alone.method, f"{where}: method")
 
     def inherit(node: Any) -> Any:
         if not isinstance(node, Mapping):

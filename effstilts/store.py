@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effstilts.errors import EffstiltsError, StoreError
+from effstilts.errors import EffstiltsError, StoreError, did_you_mean
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 24
@@ -271,6 +271,9 @@ class Store:
     """The store below one folder."""
 
     def __init__(self, root: Path) -> None:
+        """A folder, made when something is kept; StoreError where a file is in its place."""
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"the store {root} is no folder (--store or EFFSTILTS_STORE)")
         self.root = root
         self._verified: dict[Path, Artefact] = {}
 
@@ -373,9 +376,15 @@ class Store:
                 return dict(json.loads(text))
             return read_signed(path, "run the recipe again, which writes it anew; finished steps are kept")
         except FileNotFoundError as error:
-            raise StoreError(f"no run named {name!r} in {self.root}; there are: {self.run_names()}") from error
+            raise self.no_run(name) from error
         except ValueError as error:
             raise StoreError(f"{path} is damaged: {error}; run the recipe again, which writes it anew") from error
+
+    def no_run(self, name: str) -> StoreError:
+        """What to say of a name that no run has."""
+        known = self.run_names()
+        there = f"; there are {', '.join(known)}" if known else "; it holds no runs"
+        return StoreError(f"no run named {name!r} in {self.root}{did_you_mean(name, known)}{there}")
 
     def run_names(self) -> list[str]:
         return sorted(path.stem for path in (self.root / "runs").glob("*.json"))

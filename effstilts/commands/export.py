@@ -61,10 +61,12 @@ class Export(Places):
             raise RecipeError("--as masked-lm keeps the whole encoder: leave --layer out")
         if self.layer < -1 or self.max_length < 3:
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
-        name = self.run
+        name, store = self.run, Store(self.store)
+        if (self.arm or self.seed >= 0) and name not in store.run_names():
+            raise RecipeError(f"--arm and --seed are for a run: {store.no_run(name)}")
         if self.arm or self.seed >= 0:
             name += f":{self.arm}" + (f":{self.seed}" if self.seed >= 0 else "")
-        named = open_named(name, Store(self.store), self.revision, self.offline)
+        named = open_named(name, store, self.revision, self.offline)
         opened = named.encoder
         settings = replace(named.retrieval, pooling=self.pooling or named.retrieval.pooling)
         if self.layer >= 0:

@@ -135,7 +135,7 @@ def check_submission(benchmark: Benchmark, folder: Path) -> dict[str, list[str]]
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist")
+        raise DataError(f"{folder} is no folder" if folder.exists() else f"the folder {folder} does not exist")
 
 
 def _check_names(benchmark: Benchmark, folder: Path) -> list[str]:

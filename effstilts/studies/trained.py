@@ -46,11 +46,7 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
     run, *rest = name.split(":")
     if name.startswith(PREFIXES) or Path(name).exists() or run not in store.run_names():
         if rest and not name.startswith(PREFIXES):
-            known = store.run_names()
-            raise StoreError(
-                f"no run named {run!r} in {store.root}{did_you_mean(run, known)}"
-                + (f"; there are {', '.join(known)}" if known else "; it holds no runs")
-            )
+            raise store.no_run(run)
         if not located(name)[1]:
             revision, offline = settled(name, revision, offline)
         opened = opening.load(name, revision, offline)

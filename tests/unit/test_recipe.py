@@ -125,3 +125,14 @@ def test_no_tree_gives_anything_but_a_recipe_or_our_error(tree: dict[str, object
         recipe_from_tree({"name": "r", "model": "m", **tree}, "r.yaml")
     except EffstiltsError as error:
         assert "\n" not in str(error).replace("\\n", "")
+
+
+def test_a_mistake_in_a_default_is_named_where_it_stands() -> None:
+    """And not in the first phase that takes the default over; nor is a shipped file blamed for what --set says."""
+    for override, said in (
+        ("method.name=lorra", "recipe quickstart with --set: method.name: 'lorra'"),
+        ("training.batch_size=0", "recipe quickstart with --set: training: batch_size"),
+    ):
+        with pytest.raises(RecipeError) as refused:
+            load_recipe("quickstart", [override])
+        assert str(refused.value).startswith(said)
