@@ -48,7 +48,8 @@ class _Keys(NamedTuple):
         """For codes of so many columns; None where a pair does not fit."""
         largest = width * 127**2
         keys = cls(largest, (2 * largest).bit_length(), rows.bit_length())
-        return keys if queries.bit_length() + keys.value_bits + keys.place_bits < 64 else None
+        fits = keys.value_bits < 32 and queries.bit_length() + keys.value_bits + keys.place_bits < 64
+        return keys if fits else None
 
     def packed(self, who: NDArray[Any], values: NDArray[Any] | int, places: NDArray[Any] | int) -> _Pairs:
         pairs = who.astype(np.int64)
@@ -163,7 +164,8 @@ class _Best:
 
     def _reached(self, pairs: _Pairs) -> _Pairs:
         """Those whose product is not below the level of their query."""
-        last = self.keys.packed(np.arange(len(self.level)), self.level, (1 << self.keys.place_bits) - 1)
+        level = np.clip(self.level, -self.keys.largest - 1, self.keys.largest + 1)
+        last = self.keys.packed(np.arange(len(level)), level, (1 << self.keys.place_bits) - 1)
         return pairs[pairs <= last[self.keys.who(pairs)]]
 
     def _scores(self, pairs: _Pairs) -> Floats:
@@ -204,7 +206,7 @@ def scan(
     if codes is None:
         return None
     panel, width = PANEL_ROWS, TILE_ROWS
-    keys = _Keys.of(codes.right.shape[1], panel, max(len(source), len(target)))
+    keys = _Keys.of(codes.right.shape[1], max(panel, width), max(len(source), len(target)))
     if keys is None:
         return None
     forward, backward = Found.empty(len(source), count), Found.empty(len(target), count)

@@ -183,6 +183,17 @@ def test_pairs_as_integers_stand_by_query_and_falling_product(width: int, rows: 
     assert (keys.who(pairs) == who[order]).all() and (keys.places(pairs) == places[order]).all()
 
 
+def test_no_pair_is_lost_while_a_tile_has_fewer_than_are_asked_for(monkeypatch: Any) -> None:
+    """Nothing is known of a level until then: it is the lowest integer there is."""
+    monkeypatch.setattr(integers, "TILE_ROWS", 16)
+    monkeypatch.setattr(integers, "_TOO_MANY", 2.0)
+    generator = np.random.default_rng(0)
+    x, y = (normalise(generator.standard_normal((n, 32), np.float32)) for n in (8, 300))
+    found = integers.scan(x, y, 40, both=False)
+    assert found is not None and not len(found[0].failed)
+    assert (found[0].indices == search(x, y, 40)[1]).all()
+
+
 def test_pairs_that_fit_no_integer_go_another_way(monkeypatch: Any) -> None:
     assert integers._Keys.of(1 << 15, 1024, 1 << 27) is None
     x = normalise(np.random.default_rng(0).standard_normal((64, 16), np.float32))
