@@ -1,5 +1,6 @@
 """`effstilts` and `python -m effstilts`, the command line; the second is what launchers start."""
 
+import os
 import sys
 
 
@@ -10,7 +11,8 @@ def run() -> int:
 
         return main()
     except KeyboardInterrupt:
-        print("effstilts: interrupted; run the same command again to go on", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("effstilts: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
 
 

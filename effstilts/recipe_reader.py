@@ -69,10 +69,9 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
     tree = dict(tree)
     tree["intermediate"] = _arms(tree.get("intermediate"))
     defaults = {"training": tree.get("training") or {}, "method": tree.get("method") or {}}
-    # First by themselves: a mistake in them is none of the phases' that take them over.
-    alone = decode(_Defaults, defaults, where)
-    check_training(alone.training, f"{where}: training")
-    check_method(alone.method, f"{where}: method")
+    # First by themselves: a mistake in them is none of the phases' that take them over. What a method's settings must
+    # be to each other holds where they meet.
+    check_training(decode(_Defaults, defaults, where).training, f"{where}: training")
 
     def inherit(node: Any) -> Any:
         if not isinstance(node, Mapping):
@@ -125,6 +124,8 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("model.config: 'model_type' is missing (for example xlm-roberta)")
     if recipe.model.body and recipe.model.name != "new":
         refuse("model.body is for model new: a checkpoint has its own blocks")
+    if recipe.model.body_revision and not recipe.model.body:
+        refuse("model.body_revision is of model.body, which is missing")
     if recipe.model.aligned_by and not recipe.model.body:
         refuse("model.aligned_by places new pieces among those of model.body, which is missing")
     read_in_phase_one = [share.task for share in recipe.mlm.tasks]

@@ -73,7 +73,9 @@ class Embed(Places):
         if torch.cuda.is_available():
             encoder.to(torch.device("cuda", launch.local_rank))
         special = self.special_tokens and named.retrieval.special_tokens
-        wanted = poolings(encoder, replace(named.retrieval, special_tokens=special), self.layers, self.pooling)
+        settings = replace(named.retrieval, special_tokens=special)
+        each = [[layer] for layer in dict.fromkeys(self.layers)] or [[]]
+        wanted = [pooling for layer in each for pooling in poolings(encoder, settings, layer, self.pooling)]
         log = Log(quiet=self.quiet)
         with Embedder(encoder, wanted, self.max_length, self.batch_tokens, self.precision, log) as embedder:
             for path, total in zip(self.files, totals, strict=True):

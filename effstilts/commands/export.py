@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from effstilts.commands.places import Places
-from effstilts.errors import ModelError, RecipeError
+from effstilts.errors import ModelError, RecipeError, StoreError
 
 
 @dataclass
@@ -32,10 +32,10 @@ class Export(Places):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the weights that are written."""
     layer: int = -1
-    """Last hidden state that is kept, 0 is the embedding output; -1: the run's retrieval layer, else the protocol's
-    (transformers: all)."""
+    """Last hidden state that is kept, 0 is the embedding output; -1: the run's retrieval layer, a
+    sentence-transformers model's last, else the protocol's (transformers: all)."""
     pooling: Literal["", "mean", "cls", "weighted"] = ""
-    """Default: the run's, else mean."""
+    """Default: the run's or the sentence-transformers model's, else mean."""
     max_length: int = 512
     """Tokens that the exported model reads."""
     revision: str = ""
@@ -63,7 +63,9 @@ class Export(Places):
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
         name, store = self.run, Store(self.store)
         if (self.arm or self.seed >= 0) and name not in store.run_names():
-            raise RecipeError(f"--arm and --seed are for a run: {store.no_run(name)}")
+            if name.partition(":")[0] in store.run_names():
+                raise RecipeError(f"{name} names the arm already: RUN:ARM:SEED, or RUN with --arm and --seed")
+            raise StoreError(f"--arm and --seed are for a run: {store.no_run(name)}")
         if self.arm or self.seed >= 0:
             name += f":{self.arm}" + (f":{self.seed}" if self.seed >= 0 else "")
         named = open_named(name, store, self.revision, self.offline)

@@ -98,7 +98,10 @@ class RecipeChoice(DataPlaces, Places):
         from effstilts.synthetic import World
         from effstilts.workbench import Workbench
 
-        recipe = dataclasses.replace(recipe, model=pinned(recipe.model, self.offline))
+        # One rank asks the hub for all: in between, a branch could move.
+        model = (ranks or ALONE).tell(lambda: dataclasses.asdict(pinned(recipe.model, self.offline)))
+        commits = {name: model[name] for name in ("revision", "body_revision")}
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **commits))
         sinks = []
         if events:
             with disk_errors(self.store):

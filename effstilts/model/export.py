@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from effstilts.errors import ModelError
+from effstilts.log import Log
 from effstilts.model.encoder import Encoder
-from effstilts.model.files import read_document
-from effstilts.model.names import resolve
-from effstilts.model.opening import LM_HEADS, file_of, quiet_transformers, save, write_model
+from effstilts.model.files import read_document, read_json
+from effstilts.model.names import known_file, located
+from effstilts.model.opening import LM_HEADS, quiet_transformers, save, write_model
 from effstilts.recipe import How
 
 _MODULES = [
@@ -79,19 +80,32 @@ def save_sentence_transformers(
 
 def declared_pooling(name: str, revision: str = "", offline: bool = False) -> How | None:
     """How a sentence-transformers model, in a folder or on the hub, pools its last hidden state; None for a model that
-    is none, or that pools in a way that is not known here. ModelError for a pooling that cannot be read."""
-    source = resolve(name)
-    if file_of(source, "modules.json", revision, offline) is None:
-        return None
-    path = file_of(source, "1_Pooling/config.json", revision, offline)
+    is none. What of it has no counterpart here is said. ModelError for a declaration that cannot be read."""
+    source, _ = located(name)
+    path = known_file(source, "modules.json", revision, offline)
     if path is None:
         return None
-    config = read_document(path)
+    modules = read_json(path)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ModelError(f"{path}: expected a list of modules")
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"]:
+        Log().warn(f"{name}: it is made of {', '.join(kinds) or 'nothing'}; its encoder is taken, at the default layer")
+        return None
+    if others := [kind for kind in kinds[2:] if kind != "Normalize"]:
+        Log().warn(f"{name}: its {', '.join(others)} is left out: the vectors are those of its encoder")
+    place = modules[1].get("path")
+    if not isinstance(place, str) or place != Path(place).name:
+        raise ModelError(f"{path}: {str(place)[:100]!r} is no folder of this model")
+    path = known_file(source, f"{place}/config.json", revision, offline)
+    config = read_document(path) if path is not None else {}
     ways = [way for way in _WAYS if config.get(f"pooling_mode_{way}") is True]
-    # As newer versions write it.
-    if "pooling_mode" in config:
-        ways = [way for way in _WAYS if way.rsplit("_", 1)[0] == config["pooling_mode"]]
-    return next((how for how, way in _WAY_OF.items() if ways == [way]), None)
+    if (mode := config.get("pooling_mode")) is not None:  # as newer versions write it
+        ways = [way for way in _WAYS if way.rsplit("_", 1)[0] == mode] or [str(mode)]
+    how = next((how for how, way in _WAY_OF.items() if (ways or ["mean_tokens"]) == [way]), None)
+    if how is None:
+        Log().warn(f"{name}: it pools by {' and '.join(ways)}, which is not known here; the mean is taken")
+    return how or "mean"
 
 
 def save_masked_lm(

@@ -139,14 +139,19 @@ def _check_config(config: Mapping[str, Any], source: str) -> None:
         raise ModelError(f"{source}: max_position_embeddings is {str(positions)[:60]}, at most {MAX_POSITIONS:,}")
 
 
-def read_document(path: Path, most: int = MAX_DOCUMENT) -> dict[str, Any]:
-    """A small JSON object; ModelError for anything else."""
+def read_json(path: Path, most: int = MAX_DOCUMENT) -> Any:
+    """A small JSON file; ModelError for one that is large or broken."""
     if path.stat().st_size > most:
         raise ModelError(f"{path} has {path.stat().st_size:,} bytes, at most {most:,} are read")
     try:
-        document = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({_first_line(error)})") from error
+
+
+def read_document(path: Path, most: int = MAX_DOCUMENT) -> dict[str, Any]:
+    """A small JSON object; ModelError for anything else."""
+    document = read_json(path, most)
     if not isinstance(document, dict):
         raise ModelError(f"{path}: expected a JSON object, got {type(document).__name__}")
     return document

@@ -6,12 +6,15 @@ half a minute.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from effstilts.errors import ModelError, did_you_mean
+from effstilts.log import Log
 from effstilts.recipe import Model
 
 # Names of models that are neither folders nor on the hub: of this package, and of another one.
@@ -57,8 +60,8 @@ def settled(name: str, revision: str = "", offline: bool = False) -> tuple[str, 
     """The commit of a hub id that is read, and whether it is read from the cache alone.
 
     A commit that is given and in the cache is not asked for. Else it is the newest of the branch or tag (default: main)
-    or, offline and where the hub does not answer, the one in the cache; "" where offline there is none. ModelError for
-    a model or revision that the hub does not have, and where neither hub nor cache have an answer.
+    or, offline and where the hub does not answer, the one that it was when it was last asked; "" where offline there is
+    none. ModelError for a model or revision that the hub does not have, and where neither hub nor cache have an answer.
     """
     key = (name, revision, offline)
     if key not in _SETTLED:
@@ -76,6 +79,34 @@ def pinned(model: Model, offline: bool) -> Model:
     return model
 
 
+def known_file(source: str, name: str, revision: str, offline: bool) -> Path | None:
+    """A file of a model folder or of a hub repository; None where it is known not to be there.
+
+    Where the cache alone is asked and does not know, that is said, and taken for a no. ModelError where the hub was
+    asked and did not answer.
+    """
+    if Path(source).is_dir():
+        return Path(source) / name if (Path(source) / name).is_file() else None
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    revision, cached = settled(source, revision, offline)
+    found = try_to_load_from_cache(source, name, revision=revision)
+    if found is _CACHED_NO_EXIST or isinstance(found, str):
+        return Path(found) if isinstance(found, str) else None
+    if cached:
+        Log().warn(f"{source}: the cache does not tell whether it has a {name}; taken as if it had none")
+        return None
+    try:
+        return Path(hf_hub_download(source, name, revision=revision))
+    except LocalEntryNotFoundError as error:
+        raise ModelError(f"{source}: the hub does not answer for its {name}") from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:
+        raise ModelError(f"{source}: the hub does not answer for its {name} ({type(error).__name__})") from error
+
+
 def _settle(name: str, revision: str, offline: bool) -> tuple[str, bool]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -83,9 +114,9 @@ def _settle(name: str, revision: str, offline: bool) -> tuple[str, bool]:
     where = f"cannot load {name!r}: it is no folder here, and "
     try:
         held = _in_cache(name, revision)
-        if offline or (held and _COMMIT.fullmatch(revision)):
+        if offline or (held and held == revision):
             return held or revision, offline
-        return str(HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).sha), False
+        commit = HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).sha
     except HFValidationError as error:
         raise ModelError(f"{where}no name that the hub could have") from error
     except RevisionNotFoundError as error:
@@ -94,16 +125,41 @@ def _settle(name: str, revision: str, offline: bool) -> tuple[str, bool]:
         raise ModelError(f"{where}the hub has no such model, or not for you (hf auth login)") from error
     except Exception as error:
         # Of its HTTP library, by version another one.
-        if held:
-            return held, True
-        raise ModelError(
-            f"{where}the hub does not answer ({type(error).__name__}), nor does the cache hold it"
-        ) from error
+        why = f"the hub does not answer ({type(error).__name__})"
+        if not held:
+            raise ModelError(f"{where}{why}, nor does the cache hold it") from error
+        if held != revision:
+            Log().warn(f"{name}: {why}; taken is what the cache holds, commit {held}")
+        return held, True
+    if not commit:
+        raise ModelError(f"{name}: the hub names no commit of it; give one as its revision")
+    if commit != revision:
+        _remember(name, revision, commit)
+    return commit, False
 
 
 def _in_cache(name: str, revision: str) -> str:
-    """The commit whose config the cache holds; "" for none."""
-    from huggingface_hub import try_to_load_from_cache
+    """The commit that a revision was when the hub was last asked, if the cache has files of it; "" for none."""
+    folder = _cache_folder(name)
+    commit = revision
+    if not _COMMIT.fullmatch(revision):
+        path = folder / "refs" / (revision or "main")
+        commit = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return commit if _COMMIT.fullmatch(commit) and (folder / "snapshots" / commit).is_dir() else ""
 
-    found = try_to_load_from_cache(name, "config.json", revision=revision or None)
-    return Path(found).parent.name if isinstance(found, str) else ""
+
+def _remember(name: str, revision: str, commit: str) -> None:
+    """Where the hub's own client keeps it, which does so only for what it was not asked for by commit."""
+    path = _cache_folder(name) / "refs" / (revision or "main")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        aside.write_text(commit, encoding="utf-8")
+        aside.replace(path)
+
+
+def _cache_folder(name: str) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")

@@ -16,7 +16,7 @@ from torch import Tensor
 from effstilts.errors import ModelError, did_you_mean
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import check_documents, check_folder, check_size, tensor_sizes
-from effstilts.model.names import located, resolve, settled
+from effstilts.model.names import known_file, located, resolve, settled
 
 # Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
 LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -130,16 +130,17 @@ def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, 
     from transformers import AutoConfig
 
     source, local = located(name)
+    cached = offline
     if not local:
-        revision, offline = settled(source, revision, offline)
-    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
+        revision, cached = settled(source, revision, offline)
+    options: dict[str, Any] = {"local_files_only": cached or local, "trust_remote_code": False}
     if revision and not local:
         options["revision"] = revision
     with quiet_transformers():
         if local:
             check_folder(Path(source))
         else:
-            check_documents(lambda name: file_of(source, name, revision, offline), source)
+            check_documents(lambda name: _file_of(source, name, revision, offline), source)
         try:
             config = AutoConfig.from_pretrained(source, **options)
         except Exception as error:
@@ -195,13 +196,14 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
     from transformers import AutoTokenizer
 
     place, local = located(source)
+    cached = offline
     if not local:
-        revision, offline = settled(place, revision, offline)
-    options: dict[str, Any] = {"local_files_only": offline or local, "trust_remote_code": False}
-    if revision:
+        revision, cached = settled(place, revision, offline)
+    options: dict[str, Any] = {"local_files_only": cached or local, "trust_remote_code": False}
+    if revision and not local:
         options["revision"] = revision
     with quiet_transformers():
-        check_documents(lambda name: file_of(place, name, revision, offline), place)
+        check_documents(lambda name: _file_of(place, name, revision, offline), place)
         try:
             return AutoTokenizer.from_pretrained(place, **options)
         except Exception as error:
@@ -243,7 +245,7 @@ def write_model(
 
 def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> dict[str, Tensor] | None:
     """The pretrained masked-LM head of a checkpoint as dense/norm/bias tensors; None if it carries none."""
-    path = file_of(resolve(source), "model.safetensors", revision, offline)
+    path = known_file(resolve(source), "model.safetensors", revision, offline)
     if path is None:
         return None
     from safetensors import safe_open
@@ -267,8 +269,8 @@ def masked_lm_head(source: str, revision: str = "", offline: bool = False) -> di
     return None
 
 
-def file_of(source: str, name: str, revision: str, offline: bool) -> Path | None:
-    """A file of a model folder or of a hub repository; None where it is not there."""
+def _file_of(source: str, name: str, revision: str, offline: bool) -> Path | None:
+    """A file of a model folder or of a hub repository; None where it is not there, or cannot be had."""
     if Path(source).is_dir():
         return Path(source) / name if (Path(source) / name).is_file() else None
     from transformers.utils import cached_file

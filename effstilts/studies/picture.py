@@ -47,7 +47,7 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
         own = [cell for cell in cells if cell["task"] == task]
         _bars(line[0], own, models, colours, task)
         if swept:
-            _lines(line[1], own, models, colours)
+            _lines(line[1], own, colours)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(models), 3), frameon=False)
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -79,19 +79,19 @@ def _bars(
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _lines(axis: Any, cells: Sequence[Mapping[str, Any]], models: list[str], colours: Mapping[str, str]) -> None:
+def _lines(axis: Any, cells: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
     layers, rows = sweep_of(cells)
-    each = max(1, len(rows) // len(models))
-    styles = ("-", "--")
-    for i, (label, values) in enumerate(rows):
+    hows = list(dict.fromkeys(how for _, how, _ in rows))
+    for model, how, values in rows:
         known = [(layer, value) for layer, value in zip(layers, values, strict=True) if value is not None]
-        colour = colours[models[i // each]]
-        axis.plot(*zip(*known, strict=True), marker="o", ms=4, ls=styles[i % each % 2], color=colour, label=label)
+        style = ("-", "--", ":")[hows.index(how) % 3]
+        label = f"{model}, {how}"
+        axis.plot(*zip(*known, strict=True), marker="o", ms=4, ls=style, color=colours[model], label=label)
     axis.set_xlabel("hidden state (0: embedding output)")
     axis.set_title("by layer, mean over languages", fontsize=10)
     axis.set_xticks(layers if len(layers) <= 13 else layers[::2])
     axis.set_ylim(bottom=0)
     axis.margins(y=0.12)
     axis.spines[["top", "right"]].set_visible(False)
-    if each > 1:
+    if len(hows) > 1:
         axis.legend(fontsize=7, frameon=False, handlelength=3.5)

@@ -1,7 +1,8 @@
 """`effstilts retrieve`: several encoders on retrieval tasks, side by side, with the layer sweep, as table and picture.
 
-A layer is never chosen on what is scored: the table shows the run's or the protocol's layer for tasks that have a test
-set alone, and for tasks with a threshold the layer that dev (or the other folds, where dev is all there is) prefers.
+A layer is never chosen on what is scored. For tasks that have a test set alone the table shows the run's layer, a
+sentence-transformers model's last, or the protocol's; for tasks with a threshold the layer that dev (or the other
+folds, where dev is all there is) prefers.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def _layer_of(cell: Mapping[str, Any]) -> str:
 
 
 def _sweep(cells: Sequence[Mapping[str, Any]]) -> str:
-    heads, rows = sweep_of(cells)
+    heads, found = sweep_of(cells)
+    one = len({how for _, how, _ in found}) == 1
+    rows = [(model if one else f"{model}, {how}", values) for model, how, values in found]
     chosen = any("chosen" in cell["facts"] for cell in cells)
     why = "each layer at its own threshold" if chosen else "there is a test set alone: nothing is chosen by it"
     title = (
@@ -153,24 +156,23 @@ def _sweep(cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{title}\n{_grid([str(head) for head in heads], rows)}"
 
 
-def sweep_of(cells: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[tuple[str, list[float | None]]]]:
-    """Layers, and for each model and pooling the mean over languages at each of them."""
+def sweep_of(cells: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[tuple[str, str, list[float | None]]]]:
+    """Layers, and (model, pooling, mean over languages at each layer) of every model and each of its poolings."""
     layers = sorted({point["layer"] for cell in cells for point in cell["sweep"]})
-    hows = list(dict.fromkeys(point["pooling"] for cell in cells for point in cell["sweep"]))
-    rows: list[tuple[str, list[float | None]]] = []
+    rows: list[tuple[str, str, list[float | None]]] = []
     for model in _unique(cells, "model"):
-        for how in hows:
+        own = [cell for cell in cells if cell["model"] == model]
+        for how in dict.fromkeys(point["pooling"] for cell in own for point in cell["sweep"]):
             values: list[float | None] = []
             for layer in layers:
                 found = [
                     point["score"]
-                    for cell in cells
-                    if cell["model"] == model
+                    for cell in own
                     for point in cell["sweep"]
                     if (point["layer"], point["pooling"]) == (layer, how)
                 ]
                 values.append(statistics.fmean(found) if found else None)
-            rows.append((model if len(hows) == 1 else f"{model}, {how}", values))
+            rows.append((model, how, values))
     return layers, rows
 
 

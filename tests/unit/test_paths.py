@@ -96,7 +96,7 @@ def test_a_path_that_cannot_be_is_one_line(
     refused(capsys, 5, "show", "--store", "a.txt", said="the store a.txt is no folder")
     refused(capsys, 3, "xtreme", "score", "a.txt", "a.txt", said="a.txt is no folder")
     refused(capsys, 5, "show", "x", "--store", "none", said="no run named 'x' in none; it holds no runs")
-    refused(capsys, 2, "export", model, "out", "--seed", "3", said="--arm and --seed are for a run")
+    refused(capsys, 5, "export", model, "out", "--seed", "3", said="--arm and --seed are for a run")
 
 
 def test_a_layer_that_is_not_there_is_refused_before_training(

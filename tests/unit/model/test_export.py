@@ -70,15 +70,34 @@ def test_an_exported_model_is_read_back_at_its_layer_and_pooling(
     assert np.allclose(found, embed(encoder, SENTENCES[:5], Pooling(2, how)), atol=1e-5)
 
 
-def test_a_pooling_that_is_not_known_here_leaves_the_defaults(tmp_path: Path, encoder: Any) -> None:
-    save_sentence_transformers(encoder, tmp_path / "model", 2)
-    pooling = tmp_path / "model" / "1_Pooling" / "config.json"
-    for config in ({"pooling_mode_max_tokens": True}, {"pooling_mode": ["mean", "cls"]}, {}):
+def test_what_of_a_sentence_transformers_model_has_no_counterpart_is_said(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    save_sentence_transformers(encoder, model, 2)
+    pooling, modules = model / "1_Pooling" / "config.json", model / "modules.json"
+    for config, said in (
+        ({"pooling_mode_max_tokens": True}, "pools by max_tokens, which is not known here; the mean is taken"),
+        ({"pooling_mode": ["mean", "cls"]}, "pools by ['mean', 'cls']"),
+        ({}, ""),
+    ):
         pooling.write_text(json.dumps(config))
-        assert declared_pooling(str(tmp_path / "model")) is None
-    pooling.write_text("[")
-    with pytest.raises(ModelError, match="not valid JSON"):
-        declared_pooling(str(tmp_path / "model"))
+        assert declared_pooling(str(model)) == "mean"
+        assert said in capsys.readouterr().err
+    listed = json.loads(modules.read_text())
+    for kind, said in (("Dense", "its Dense is left out"), ("Normalize", "")):
+        modules.write_text(json.dumps([*listed, {"type": f"sentence_transformers.models.{kind}", "path": "2"}]))
+        assert declared_pooling(str(model)) == "mean"
+        shown = capsys.readouterr().err
+        assert said in shown and bool(shown) == bool(said)
+    modules.write_text(json.dumps(listed[:1]))
+    assert declared_pooling(str(model)) is None
+    assert "made of Transformer" in capsys.readouterr().err
+    elsewhere = json.dumps([listed[0], {**listed[1], "path": "../1_Pooling"}])
+    for text, said in (("[", "not valid JSON"), ("{}", "a list of modules"), (elsewhere, "no folder of this model")):
+        modules.write_text(text)
+        with pytest.raises(ModelError, match=said):
+            declared_pooling(str(model))
 
 
 def test_a_cut_encoder_is_the_whole_ones_layer(tmp_path: Path, encoder: Any) -> None:
