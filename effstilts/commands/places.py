@@ -98,10 +98,13 @@ class RecipeChoice(DataPlaces, Places):
         from effstilts.synthetic import World
         from effstilts.workbench import Workbench
 
-        # One rank asks the hub for all: in between, a branch could move.
-        model = (ranks or ALONE).tell(lambda: dataclasses.asdict(pinned(recipe.model, self.offline)))
-        commits = {name: model[name] for name in ("revision", "body_revision")}
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **commits))
+        def commits() -> dict[str, str]:
+            model = pinned(recipe.model, self.offline)
+            return {"revision": model.revision, "body_revision": model.body_revision}
+
+        # One rank asks the hub for all: between two answers a branch could move.
+        at = (ranks or ALONE).tell(commits)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **at))
         sinks = []
         if events:
             with disk_errors(self.store):
