@@ -68,7 +68,7 @@ def cases() -> list[Case]:
         found += [masked, replace(masked, full_logits=True), replace(masked, freeze_embeddings=True)]
     large = Case(size="large")
     found += [large, replace(large, freeze_embeddings=True), replace(large, gradient_checkpointing=True)]
-    found += [replace(large, method=method) for method in ("lora", "dora", "ia3", "bitfit", "qlora", "lora-int8")]
+    found += [replace(large, method=method) for method in quality.METHODS if method != "full"]
     return found
 
 
