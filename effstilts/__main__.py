@@ -1,7 +1,8 @@
 """`effstilts` and `python -m effstilts`, the command line; the second is what launchers start."""
 
-import os
 import sys
+
+from effstilts.errors import INTERRUPTED, say
 
 
 def run() -> int:
@@ -11,8 +12,7 @@ def run() -> int:
 
         return main()
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            print("effstilts: interrupted; run the same command again to go on", file=sys.stderr)
+        say(INTERRUPTED)
         return 130
 
 

@@ -20,7 +20,7 @@ from effstilts.commands.export import Export
 from effstilts.commands.retrieval import Mine, Retrieve, Search
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.commands.xtreme import Xtreme
-from effstilts.errors import EffstiltsError
+from effstilts.errors import INTERRUPTED, EffstiltsError, say
 from effstilts.store import disk_error
 
 COMMANDS: dict[str, type[Command]] = {
@@ -47,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     except EffstiltsError as error:
-        _say(f"effstilts: {error}", error)
+        if not error.said:
+            say(f"effstilts: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("effstilts: interrupted; run the same command again to go on")
+        say(INTERRUPTED)
         return 130
     except BrokenPipeError:
         with contextlib.suppress(OSError):
@@ -60,14 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = disk_error(error)
         if known is None:
             raise
-        _say(f"effstilts: {known}")
+        say(f"effstilts: {known}")
         return known.exit_code
-
-
-def _say(line: str, error: EffstiltsError | None = None) -> None:
-    """On stderr, unless another process of the launch says it or has said it."""
-    if os.environ.get("RANK", "0") == "0" and (error is None or not error.said):
-        print(line, file=sys.stderr)
 
 
 def _without_local_rank(words: list[str]) -> list[str]:

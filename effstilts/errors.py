@@ -7,8 +7,12 @@ The command line prints that line and exits with the kind's code; anything else 
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 from collections.abc import Iterable
+
+INTERRUPTED = "effstilts: interrupted; run the same command again to go on"
 
 # What would end the line, steer a terminal, or is no text: files hold such, and messages quote files.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -75,3 +79,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the nearest known name, else the empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def say(line: str) -> None:
+    """On stderr, unless another process of the launch says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)

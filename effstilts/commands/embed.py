@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,8 +72,7 @@ class Embed(Places):
         encoder = named.encoder
         if torch.cuda.is_available():
             encoder.to(torch.device("cuda", launch.local_rank))
-        special = self.special_tokens and named.retrieval.special_tokens
-        settings = replace(named.retrieval, special_tokens=special)
+        settings = named.asked(special_tokens=self.special_tokens)
         each = [[layer] for layer in dict.fromkeys(self.layers)] or [[]]
         wanted = [pooling for layer in each for pooling in poolings(encoder, settings, layer, self.pooling)]
         log = Log(quiet=self.quiet)

@@ -44,8 +44,6 @@ class Export(Places):
     """Never touch the network."""
 
     def execute(self) -> int:
-        from dataclasses import replace
-
         import torch
 
         from effstilts.model import export
@@ -70,12 +68,8 @@ class Export(Places):
             name += f":{self.arm}" + (f":{self.seed}" if self.seed >= 0 else "")
         named = open_named(name, store, self.revision, self.offline)
         opened = named.encoder
-        settings = replace(named.retrieval, pooling=self.pooling or named.retrieval.pooling)
-        if self.layer >= 0:
-            settings = replace(settings, layer=self.layer)
-        elif self.form != "sentence-transformers":
-            settings = replace(settings, layer=opened.depth)
-        (pooling,) = poolings(opened, settings)
+        whole = self.layer < 0 and self.form != "sentence-transformers"
+        (pooling,) = poolings(opened, named.asked(opened.depth if whole else self.layer, self.pooling))
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         head = named.masked_lm() if self.form == "masked-lm" else None

@@ -45,7 +45,6 @@ class TextOptions(Places):
         """RecipeError, DataError or ModelError before anything is read. inputs: what each text file is called."""
         from effstilts.engine.plain import default_device
         from effstilts.log import Log
-        from effstilts.recipe import Retrieval
         from effstilts.store import Store
         from effstilts.studies.texts import Job, check_texts
         from effstilts.studies.trained import open_named
@@ -60,12 +59,9 @@ class TextOptions(Places):
         check_texts(list(inputs.values()), out)
         named = open_named(self.model, Store(self.store), self.revision, self.offline)
         named.encoder.to(default_device())
-        layer = named.retrieval.layer if self.layer == -1 else self.layer
-        if layer < -1:
-            raise RecipeError(f"--layer {layer}: layers are counted from 0, the embedding output")
-        own = named.retrieval
-        special = self.special_tokens and own.special_tokens
-        settings = Retrieval(layer=layer, pooling=self.pooling or own.pooling, special_tokens=special)
+        if self.layer < -1:
+            raise RecipeError(f"--layer {self.layer}: layers are counted from 0, the embedding output")
+        settings = named.asked(self.layer, self.pooling, self.special_tokens)
         return Job(named, settings, self.max_length, self.batch_tokens, out, Log(quiet=self.quiet))
 
 

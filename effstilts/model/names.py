@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
-from effstilts.errors import ModelError, did_you_mean
+from effstilts.errors import ModelError, StoreError, did_you_mean
 from effstilts.log import Log
 from effstilts.recipe import Model
+from effstilts.store import write_atomic
 
 # Names of models that are neither folders nor on the hub: of this package, and of another one.
 PREFIXES = ("effstilts/", "package:")
@@ -65,7 +65,10 @@ def settled(name: str, revision: str = "", offline: bool = False) -> tuple[str, 
     """
     key = (name, revision, offline)
     if key not in _SETTLED:
-        _SETTLED[key] = _settle(name, revision, offline)
+        commit, cached = _SETTLED[key] = _settle(name, revision, offline)
+        if commit:
+            # Whoever names the commit from here on is not answered by another request.
+            _SETTLED[name, commit, offline] = commit, cached
     return _SETTLED[key]
 
 
@@ -151,11 +154,9 @@ def _in_cache(name: str, revision: str) -> str:
 def _remember(name: str, revision: str, commit: str) -> None:
     """Where the hub's own client keeps it, which does so only for what it was not asked for by commit."""
     path = _cache_folder(name) / "refs" / (revision or "main")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StoreError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        aside.write_text(commit, encoding="utf-8")
-        aside.replace(path)
+        write_atomic(path, commit)
 
 
 def _cache_folder(name: str) -> Path:

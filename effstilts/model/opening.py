@@ -129,13 +129,7 @@ def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, 
     what must not be opened, before a library sees it."""
     from transformers import AutoConfig
 
-    source, local = located(name)
-    cached = offline
-    if not local:
-        revision, cached = settled(source, revision, offline)
-    options: dict[str, Any] = {"local_files_only": cached or local, "trust_remote_code": False}
-    if revision and not local:
-        options["revision"] = revision
+    source, local, options = _opened_by(name, revision, offline)
     with quiet_transformers():
         if local:
             check_folder(Path(source))
@@ -153,6 +147,16 @@ def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, 
     if local:
         check_size(0, int(config.num_hidden_layers), Path(source))
     return config, source, options
+
+
+def _opened_by(name: str, revision: str, offline: bool) -> tuple[str, bool, dict[str, Any]]:
+    """The folder or hub id of a model, whether it is a folder, and the options of from_pretrained that open it."""
+    source, local = located(name)
+    if local:
+        return source, True, {"local_files_only": True, "trust_remote_code": False}
+    commit, cached = settled(source, revision, offline)
+    options = {"local_files_only": cached, "trust_remote_code": False}
+    return source, False, {**options, "revision": commit} if commit else options
 
 
 def _config_of(config: Mapping[str, Any]) -> Any:
@@ -195,13 +199,7 @@ def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> An
     """A tokenizer alone, from a folder or the hub."""
     from transformers import AutoTokenizer
 
-    place, local = located(source)
-    cached = offline
-    if not local:
-        revision, cached = settled(place, revision, offline)
-    options: dict[str, Any] = {"local_files_only": cached or local, "trust_remote_code": False}
-    if revision and not local:
-        options["revision"] = revision
+    place, local, options = _opened_by(source, revision, offline)
     with quiet_transformers():
         check_documents(lambda name: _file_of(place, name, revision, offline), place)
         try:

@@ -148,10 +148,9 @@ class _Best:
         queries = np.arange(len(self.level) + 1)
         starts = np.searchsorted(pairs, self.keys.packed(queries, self.keys.largest, 0))
         enough = np.flatnonzero(np.diff(starts) >= self.count)
-        leaders = pairs[starts[enough, None] + np.arange(self.count)]
-        self._leading = self._scores(leaders.ravel())
-        self._leaders = leaders.ravel()
-        lowest = self._leading.reshape(leaders.shape).min(1, initial=np.inf)
+        leaders = pairs[starts[enough, None] + np.arange(self.count)].ravel()
+        self._leaders, self._leading = leaders, self._scores(leaders)
+        lowest = self._leading.reshape(-1, self.count).min(1, initial=np.inf)
         self.cut[enough] = np.maximum(self.cut[enough], lowest - self.slack[enough])
         level = np.floor((self.cut[enough].astype(np.float64) - self.codes.offset) / self.codes.unit)
         self.level[enough] = np.maximum(self.level[enough], np.clip(level, _LOWEST, _HIGHEST).astype(np.int32))

@@ -41,13 +41,11 @@ def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[di
     """A cell for each task and language of one model. RecipeError, DataError or ModelError before anything is
     computed where a task, a language or a layer does not exist."""
     opened = named.encoder.to(bench.device).eval()
-    layer = wanted.settings.layer if wanted.settings.layer >= 0 else named.retrieval.layer
-    special = wanted.settings.special_tokens and named.retrieval.special_tokens
-    how = wanted.hows[0] if wanted.hows else named.retrieval.pooling
-    settings = replace(wanted.settings, layer=layer, pooling=how, special_tokens=special)
+    ours = named.asked(wanted.settings.layer, next(iter(wanted.hows), ""), wanted.settings.special_tokens)
+    settings = replace(wanted.settings, layer=ours.layer, pooling=ours.pooling, special_tokens=ours.special_tokens)
     (own,) = poolings(opened, settings)
     layers = range(opened.depth + 1) if wanted.layers == "all" else wanted.layers
-    over = poolings(opened, settings, list(layers), wanted.hows or (how,))
+    over = poolings(opened, settings, list(layers), wanted.hows)
     plan = []
     tasks = [bench.task(name) for name in wanted.tasks]
     known = list(dict.fromkeys(language for task in tasks for language in task.languages))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from effstilts.model import opening
 from effstilts.model.encoder import Encoder
 from effstilts.model.export import declared_pooling
 from effstilts.model.names import PREFIXES, located, settled
-from effstilts.recipe import Method, Model, Retrieval
+from effstilts.recipe import How, Method, Model, Retrieval
 from effstilts.store import Store
 from effstilts.workbench import Source, Step, Workbench
 from effstilts.yaml_tree import decode
@@ -38,6 +38,17 @@ class Named:
     identity: Mapping[str, Any]
     retrieval: Retrieval
     masked_lm: Callable[[], Mapping[str, Tensor] | None]
+
+    def asked(self, layer: int = -1, pooling: How | Literal[""] = "", special_tokens: bool = True) -> Retrieval:
+        """Its settings of retrieval with what a command asks for instead; the defaults ask for nothing. A run that left
+        <s> and </s> out of its means leaves them out here."""
+        own = self.retrieval
+        return replace(
+            own,
+            layer=own.layer if layer < 0 else layer,
+            pooling=pooling or own.pooling,
+            special_tokens=special_tokens and own.special_tokens,
+        )
 
 
 def open_named(name: str, store: Store, revision: str = "", offline: bool = False) -> Named:

@@ -63,6 +63,7 @@ def cached(cache: Path) -> None:
 
 def test_the_newest_commit_is_asked_for_once(hub: Hub, cache: Path) -> None:
     assert names.settled("org/model") == names.settled("org/model") == (NEW, False)
+    assert names.settled("org/model", NEW) == (NEW, False), "the answer itself is no new question"
     assert hub.asked == [("org/model", None)]
     assert names.settled("org/model", "v1") == (NEW, False)
     assert hub.asked[1:] == [("org/model", "v1")]
