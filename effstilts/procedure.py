@@ -210,7 +210,7 @@ def _from_nothing(recipe: Recipe, bench: Workbench, graph: Graph, seed: int) -> 
         label = f"alignment of pieces by {', '.join(share.task for share in parallel)}"
         step = Step("alignment", content_key(spec), label, spec, align_pieces, parts=parts, base=base, shared=True)
         alignment = graph.add(step)
-        identity = identity | {"alignment": alignment.key}
+        identity = identity | {"alignment": alignment.key, "transplant": TRANSPLANT_VERSION}
     return Source(model, identity, tokenizer=tokenizer, alignment=alignment, seed=seed)
 
 

@@ -21,8 +21,9 @@ class Model:
         piece, the rarest being left out (XLM-R: 0.9995; with Chinese and Japanese text 1 spends most pieces on signs).
     body: for `new`: a checkpoint whose blocks and positions the encoder begins with, and whose embeddings it takes for
         the pieces that both vocabularies have; the other pieces are random.
-    aligned_by: with `body`: tasks of phase 1 whose rows are a text in the body's language and its translation; a piece
-        that the body lacks begins as the mean of the pieces that it translates (`effstilts.model.alignment`).
+    aligned_by: for `new`: tasks of phase 1 whose rows are a text, in the body's language where there is a body, and its
+        translation. A piece that the body lacks, or without a body one that stands in translations rather than in
+        texts, begins as the mean of the pieces that it translates (`effstilts.model.alignment`).
     """
 
     name: str

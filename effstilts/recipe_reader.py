@@ -126,8 +126,8 @@ def _check(recipe: Recipe, where: str) -> None:
         refuse("model.body is for model new: a checkpoint has its own blocks")
     if recipe.model.body_revision and not recipe.model.body:
         refuse("model.body_revision is of model.body, which is missing")
-    if recipe.model.aligned_by and not recipe.model.body:
-        refuse("model.aligned_by places new pieces among those of model.body, which is missing")
+    if recipe.model.aligned_by and recipe.model.name != "new":
+        refuse("model.aligned_by is for model new: a checkpoint has its own embeddings")
     read_in_phase_one = [share.task for share in recipe.mlm.tasks]
     for task in recipe.model.aligned_by:
         if task not in read_in_phase_one:

@@ -23,7 +23,7 @@ from effstilts.model.alignment import NONE
 from effstilts.model.alignment import read as read_translations
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import read_tensors
-from effstilts.model.transplant import transplant
+from effstilts.model.transplant import begin_aligned, transplant
 from effstilts.recipe import Method, Phase, Retrieval, Spread, Training
 from effstilts.recipe import Model as ModelSpec
 from effstilts.store import Damaged, Store, content_key
@@ -323,11 +323,13 @@ class Workbench:
             place = spec.tokenizer
         tokenizer = opening.load_tokenizer(place, spec.revision, self.where.offline)
         created = opening.create(spec.config, tokenizer, source.seed)
+        at = source.alignment
+        translations = read_translations(self.store.open(at.kind, at.key).folder) if at else NONE
         if spec.body:
-            at = source.alignment
-            translations = read_translations(self.store.open(at.kind, at.key).folder) if at else NONE
             taken = transplant(opening.load(spec.body, spec.body_revision, self.where.offline), created, translations)
             self.log.event("transplanted", body=spec.body, pieces=taken.copied, translated=taken.translated)
+        elif at:
+            self.log.event("aligned", translated=begin_aligned(created, translations))
         return created
 
     def check_architecture(self, step: Step) -> None:

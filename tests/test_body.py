@@ -1,4 +1,4 @@
-"""Phase 1 on another encoder's blocks: pieces that its parallel text aligns begin among the body's own."""
+"""Phase 1 on another encoder's blocks or none: pieces that its parallel text aligns begin among known ones."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def body(encoder: Any, tmp_path: Path) -> Path:
     return tmp_path / "body"
 
 
-def run(tmp_path: Path, body: Path, aligned: str) -> int:
+def run(tmp_path: Path, body: Path | None, aligned: str) -> int:
     recipe = tmp_path / "bodied.yaml"
-    recipe.write_text(RECIPE.replace("BODY", str(body)).replace("ALIGNED", aligned), encoding="utf-8")
+    text = RECIPE.replace("BODY", str(body)) if body else RECIPE.replace("  body: BODY\n", "")
+    recipe.write_text(text.replace("ALIGNED", aligned), encoding="utf-8")
     return main(["run", str(recipe), "--store", str(tmp_path / "store"), "--offline"])
 
 
@@ -54,6 +55,14 @@ def test_aligned_pieces_begin_among_the_bodys(body: Path, tmp_path: Path, capsys
     capsys.readouterr()
     assert run(tmp_path, body, "synthetic/parallel") == 0
     assert "alignment of pieces" not in capsys.readouterr().out
+
+
+def test_without_a_body_pieces_begin_aligned_among_random_ones(tmp_path: Path) -> None:
+    """English and another alphabet: nearly all pieces of the other language are placed."""
+    assert run(tmp_path, None, "synthetic/parallel") == 0
+    events = map(json.loads, (tmp_path / "store" / "runs" / "bodied.events.jsonl").read_text().splitlines())
+    (placed,) = {event["translated"] for event in events if event["event"] == "aligned"}
+    assert 50 < placed < 300
 
 
 def test_text_that_is_not_parallel_is_refused(body: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
-"""A new encoder that begins with another one's blocks: a vocabulary of its own, a body that has learnt.
+"""What a new encoder begins with: another one's blocks under a vocabulary of its own, and pieces that translate each
+other at one place.
 
 The body of an English encoder under new embeddings learns another language sooner than random weights do (Artetxe,
 Ruder and Yogatama 2020; de Vries and Nissim 2021, who also copy the pieces that both vocabularies have). Pieces that
-are aligned with known ones by parallel text begin where those are (`effstilts.model.alignment`).
+are aligned with known ones by parallel text begin where those are (`effstilts.model.alignment`); without a body the
+known ones are the random vectors of the pieces of the text that is translated.
 """
 
 from __future__ import annotations
@@ -57,6 +59,17 @@ def transplant(donor: Encoder, encoder: Encoder, translations: Translations = NO
     _copy_segments(donor, encoder)
     known = _copy_pieces(donor, encoder)
     return Taken(int(known.sum()), _translate_pieces(encoder, known, translations))
+
+
+@torch.no_grad()
+def begin_aligned(encoder: Encoder, translations: Translations) -> int:
+    """Pieces that are expected more often in translations than in the texts that are translated begin as the mean of
+    those they translate, in place; how many they are."""
+    piece, source, times = translations
+    other, size = piece != source, len(encoder.embedding)
+    in_texts = np.bincount(source, times, size)
+    in_translations = np.bincount(piece[other], times[other], size)
+    return _translate_pieces(encoder, in_texts >= in_translations, translations)
 
 
 def _embeddings(encoder: Encoder) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def test_every_shipped_recipe_reads() -> None:
         ({"method": {"name": "lora", "rank": 0}}, ["rank >= 1"]),
         ({"method": {"name": "loar"}}, ["did you mean 'lora'"]),
         ({"seeds": [1, 1]}, ["seeds", "distinct"]),
-        ({"model": {"name": "x", "aligned_by": ["synthetic/parallel"]}}, ["aligned_by", "model.body", "missing"]),
+        ({"model": {"name": "x", "aligned_by": ["synthetic/parallel"]}}, ["aligned_by", "model new"]),
         ({"targets": ["xnli", "xnli"]}, ["'xnli' stands twice"]),
         ({"targets": [{"task": "xnli", "languages": [False]}]}, ["targets[0].languages[0]", "quotes"]),
         ({"targets": [{"languages": ["en"]}]}, ["'task' is missing"]),

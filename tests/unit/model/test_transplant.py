@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from effstilts.errors import ModelError
-from effstilts.model.alignment import Translations
+from effstilts.model.alignment import NONE, Translations
 from effstilts.model.encoder import blocks_of
 from effstilts.model.opening import create
-from effstilts.model.transplant import transplant
+from effstilts.model.transplant import begin_aligned, transplant
 from tests.conftest import TINY_CONFIG
 
 
@@ -118,6 +118,22 @@ def test_a_piece_that_translates_known_ones_begins_among_them(donor: Any, encode
     torch.testing.assert_close(encoder.embedding[piece], 0.75 * a + 0.25 * e)
     for row in (rare, other, *known):
         assert torch.equal(encoder.embedding[row], plain.embedding[row])
+
+
+def test_without_a_body_a_piece_of_translations_begins_among_those_of_the_texts(encoder: Any) -> None:
+    """A piece that texts have as often as translations keeps its random vector, and lends it."""
+    before = encoder.embedding.detach().clone()
+    text, shared, foreign, rare = range(10, 14)
+    links = Translations(
+        np.array([text, shared, shared, foreign, foreign, rare, text]),
+        np.array([text, shared, text, text, shared, text, foreign]),
+        np.array([9.0, 5.0, 4.0, 3.0, 1.0, 0.1, 1.0]),
+    )
+    assert begin_aligned(encoder, links) == 1
+    torch.testing.assert_close(encoder.embedding[foreign], 0.75 * before[text] + 0.25 * before[shared])
+    others = [row for row in range(len(before)) if row != foreign]
+    assert torch.equal(encoder.embedding[others], before[others])
+    assert begin_aligned(encoder, NONE) == 0
 
 
 def test_wordpieces_over_wordpieces_are_copied_by_name(donor: Any) -> None:
