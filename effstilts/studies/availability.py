@@ -47,7 +47,7 @@ class Found:
             self.source,
             self.revision[:10] or "-",
             f"{self.rows:,}{more}" if self.rows else "-",
-            f"{len(self.languages)}" if self.languages else "-",
+            f"{len(self.languages)}{more}" if self.languages else "-",
             f"{len(self.labels)}" if self.labels else "-",
             f"{self.tokens:,}{more}" if self.rows else "-",
             "; ".join(self.notes) or self._ok(),
@@ -55,7 +55,8 @@ class Found:
 
     def _ok(self) -> str:
         absent = [split for split in self.absent if split not in self.splits]
-        return f"ok: {', '.join(self.splits)}" + (f"; no {', '.join(absent)}" if absent else "")
+        notes = [f"ok: {', '.join(self.splits)}", *([f"no {', '.join(absent)}"] if absent else [])]
+        return "; ".join([*notes, *([] if self.whole else ["the rest is not read in this time (--seconds)"])])
 
 
 def check(names: Sequence[str], where: DataConfig, seconds: float, count: Counter | None = None) -> tuple[str, bool]:
