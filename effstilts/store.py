@@ -84,10 +84,10 @@ def write_atomic(path: Path, text: str) -> None:
 def replaceable(path: Path) -> Path:
     """Where a file by this name lies, links followed. StoreError if something else than a file is there."""
     with disk_errors(path):
-        path = path.resolve() if path.is_symlink() else path
+        # Asked before links are followed: what /dev/stdout leads to has no path.
         if path.exists() and not path.is_file():
             raise StoreError(f"{path} is there already and no file: choose another path")
-    return path
+        return path.resolve() if path.is_symlink() else path
 
 
 _DISK = {

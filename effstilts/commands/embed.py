@@ -37,7 +37,8 @@ class Embed(Places):
     dtype: Literal["float32", "float16"] = "float32"
     """What the vectors are stored in."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What is computed in. auto: bf16 where a matrix product is at least 1.3 times as fast in it."""
+    """What is computed in. auto: what the folder was begun in, else bf16 where a matrix product is at least 1.3 times
+    as fast in it."""
     max_length: int = 512
     """Longest input in tokens; longer lines are cut, and counted."""
     batch_tokens: int = 16384
@@ -61,7 +62,7 @@ class Embed(Places):
         from effstilts.log import Log
         from effstilts.retrieval.embed import Embedder
         from effstilts.retrieval.evaluate import poolings
-        from effstilts.retrieval.vectors import Rank, embed_to
+        from effstilts.retrieval.vectors import Rank, begun_precision, embed_to
         from effstilts.store import Store
         from effstilts.studies.trained import open_named
 
@@ -76,7 +77,9 @@ class Embed(Places):
         each = [[layer] for layer in dict.fromkeys(self.layers)] or [[]]
         wanted = [pooling for layer in each for pooling in poolings(encoder, settings, layer, self.pooling)]
         log = Log(quiet=self.quiet)
-        with Embedder(encoder, wanted, self.max_length, self.batch_tokens, self.precision, log) as embedder:
+        begun = begun_precision(self.out / path.name for path in self.files) if self.precision == "auto" else None
+        precision = begun or self.precision
+        with Embedder(encoder, wanted, self.max_length, self.batch_tokens, precision, log) as embedder:
             for path, total in zip(self.files, totals, strict=True):
                 sentences = (line for line, _ in lines_of(path))
                 made = embed_to(
@@ -112,15 +115,11 @@ class Embed(Places):
 
 
 def _count_lines(path: Path) -> int:
-    from effstilts.data.text_files import open_bytes
+    from effstilts.data.text_files import blocks_of
 
     count, last = 0, b"\n"
-    with open_bytes(path) as file:
-        try:
-            while block := file.read(1 << 20):
-                count, last = count + block.count(b"\n"), block[-1:]
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
+    for block in blocks_of(path):
+        count, last = count + block.count(b"\n"), block[-1:]
     if not count and last == b"\n":
         raise DataError(f"{path} holds no line")
     return count + (last != b"\n")

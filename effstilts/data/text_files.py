@@ -79,6 +79,20 @@ def raw_lines(path: Path) -> Iterator[tuple[str, str]]:
             raise DataError(f"{path}, after line {number}: cannot be read ({error})") from error
 
 
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file as they are, unpacked. DataError for a damaged one, and for one that grows too far."""
+    left = _most_bytes(path)
+    with open_bytes(path) as file:
+        try:
+            while block := file.read(1 << 20):
+                left -= len(block)
+                if left < 0:
+                    raise _bomb(path)
+                yield block
+        except _DAMAGE as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+
+
 def _most_bytes(path: Path) -> float:
     """How many bytes a file may hold once it is unpacked."""
     if path.suffix not in (".gz", ".bz2"):

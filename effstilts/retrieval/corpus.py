@@ -2,14 +2,14 @@
 
 What is held in memory does not grow with the text's length: the lines stand in a file of their own, reached by offsets,
 and the vectors in another. By the line it is some 70 bytes while equal lines are looked for, 16 afterwards, and 12 for
-each neighbour of the result.
+each neighbour of the result; beside that what a search of one block in another takes.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from effstilts.store import disk_errors, read_signed, signed, sync_file, write_a
 
 CHUNK = 2048  # sentences that are embedded at once; what an interruption can lose
 BLOCK_ROWS = 1 << 15  # queries between two looks at the progress
+DATABASE_ROWS = 1 << 18  # of what is searched, at once: a search holds codes of them all
 
 _WHITE = str.maketrans("\t\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " " * 10)
 
@@ -191,39 +192,67 @@ def _line(lines: Lines, done: int, row: int) -> str:
 
 
 def both_ways(
-    source: NDArray[np.float32], target: NDArray[np.float32], k: int, log: Log, rows: int = BLOCK_ROWS
+    source: NDArray[np.float32],
+    target: NDArray[np.float32],
+    k: int,
+    log: Log,
+    rows: int = BLOCK_ROWS,
+    target_rows: int = DATABASE_ROWS,
 ) -> tuple[Neighbours, Neighbours]:
-    """The k nearest targets of each source and sources of each target, block of sources by block, with progress.
+    """The k nearest targets of each source and sources of each target, block by block, with progress.
 
     As `both_directions`, all of a side where it has fewer than k.
     """
     ahead: list[Neighbours] = []
-    back: Neighbours | None = None
-    with log.progress(len(source), "neighbours") as progress:
+    back: list[Neighbours | None] = [None] * -(-len(target) // target_rows)
+    with log.progress(len(source) * len(back), "neighbours") as progress:
         for start in range(0, len(source), rows):
             block = np.asarray(source[start : start + rows])
-            forward, backward = both_directions(block, target, k)
-            ahead.append(forward)
-            scores, found = backward.scores, backward.indices + start
-            if back is not None:
-                scores, found = np.hstack([back.scores, scores]), np.hstack([back.indices, found])
-                # Stable, and blocks come by rising index: of equal scores the lowest index stays first.
-                best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-                scores, found = np.take_along_axis(scores, best, 1), np.take_along_axis(found, best, 1)
-            back = Neighbours(scores, found)
-            progress.advance(len(block))
-    assert back is not None
-    return Neighbours(*(np.concatenate(parts) for parts in zip(*ahead, strict=True))), back
+            nearest_here: Neighbours | None = None
+            for number, first in enumerate(range(0, len(target), target_rows)):
+                forward, backward = both_directions(block, target[first : first + target_rows], k)
+                nearest_here = _best(nearest_here, forward, first, k)
+                back[number] = _best(back[number], backward, start, k)
+                progress.advance(len(block))
+            assert nearest_here is not None
+            ahead.append(nearest_here)
+    return _joined(ahead), _joined([part for part in back if part is not None])
+
+
+def _best(known: Neighbours | None, more: Neighbours, first: int, k: int) -> Neighbours:
+    """The k best of both, the second's indices counted from `first`; of equal scores the lowest index stays first, as
+    blocks come by rising index."""
+    scores, found = more.scores, more.indices + first
+    if known is None:
+        return Neighbours(scores, found)
+    scores, found = np.hstack([known.scores, scores]), np.hstack([known.indices, found])
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Neighbours(np.take_along_axis(scores, best, 1), np.take_along_axis(found, best, 1))
+
+
+def _joined(parts: Sequence[Neighbours]) -> Neighbours:
+    return Neighbours(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def nearest(
-    queries: NDArray[np.float32], database: NDArray[np.float32], k: int, log: Log, rows: int = BLOCK_ROWS
+    queries: NDArray[np.float32],
+    database: NDArray[np.float32],
+    k: int,
+    log: Log,
+    rows: int = BLOCK_ROWS,
+    database_rows: int = DATABASE_ROWS,
 ) -> Neighbours:
     """The k rows of the database nearest to each query, all of them where there are fewer, with progress."""
     found: list[Neighbours] = []
-    with log.progress(len(queries), "neighbours") as progress:
+    firsts = range(0, len(database), database_rows)
+    with log.progress(len(queries) * len(firsts), "neighbours") as progress:
         for start in range(0, len(queries), rows):
             block = np.asarray(queries[start : start + rows])
-            found.append(Neighbours(*search(block, database, min(k, len(database)), "auto")))
-            progress.advance(len(block))
-    return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+            here: Neighbours | None = None
+            for first in firsts:
+                part = database[first : first + database_rows]
+                here = _best(here, Neighbours(*search(block, part, min(k, len(part)), "auto")), first, k)
+                progress.advance(len(block))
+            assert here is not None
+            found.append(here)
+    return _joined(found)

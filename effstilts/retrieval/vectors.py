@@ -12,6 +12,7 @@ that was killed makes only the shards that are missing. The rank that finishes l
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from effstilts.errors import DataError, StoreError
 from effstilts.log import Log, Progress
+from effstilts.model.packed import Precision
 from effstilts.retrieval.embed import Embedder
 from effstilts.store import (
     DAMAGE,
@@ -151,6 +153,15 @@ def embed_to(
         return _merge(folder, job, texts, embedder)
 
 
+def begun_precision(folders: Iterable[Path]) -> Precision | None:
+    """The precision of the first of these folders that was begun, None where none was."""
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            precision: Precision = read_signed(folder / JOB, f"delete {folder}")["precision"]
+            return precision
+    return None
+
+
 def _make_shard(
     path: Path, first: int, part: list[str], text_hash: str, embedder: Embedder, dtype: Dtype, progress: Progress
 ) -> None:
@@ -194,7 +205,9 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
     if finished is not None:
         if finished != text:
             raise StoreError(f"{folder} holds the vectors of other sentences: choose another folder or delete it")
-        return Vectors.open(folder)
+        vectors = Vectors.open(folder)
+        vectors.verify()
+        return vectors
     shards = [_shard_facts(_shard_path(folder, number)) for number in range(len(texts))]
     if any(facts.get("text") != wanted for facts, wanted in zip(shards, texts, strict=True)):
         return None
@@ -204,16 +217,18 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
         final = folder / f"{pooling.name}.npy"
         aside = folder / f"{pooling.name}.tmp"
         shape = (sentences, embedder.encoder.hidden_size)
-        into = np.lib.format.open_memmap(aside, mode="w+", dtype=np.dtype(str(job["dtype"])), shape=shape)
-        start = 0
-        for number, facts in enumerate(shards):
-            with safe_open(str(_shard_path(folder, number)), framework="numpy") as file:
-                into[start : start + facts["rows"]] = file.get_tensor(pooling.name)
-            start += facts["rows"]
-        into.flush()
-        del into
-        sync_file(aside)
-        aside.replace(final)
+        form = {"descr": np.dtype(str(job["dtype"])).str, "fortran_order": False, "shape": shape}
+        try:
+            # Written and not mapped: on a full disk a page that is mapped ends the process by a signal.
+            with aside.open("wb") as into:
+                np.lib.format.write_array_header_1_0(into, form)
+                for number in range(len(shards)):
+                    with safe_open(str(_shard_path(folder, number)), framework="numpy") as file:
+                        into.write(np.ascontiguousarray(file.get_tensor(pooling.name)).data)
+            sync_file(aside)
+            aside.replace(final)
+        finally:
+            aside.unlink(missing_ok=True)
         arrays[pooling.name] = {**asdict(pooling), "sha256": file_hash(final)}
     sync_folder(folder)
     totals = {key: sum(facts[key] for facts in shards) for key in ("tokens", "truncated", "blank")}

@@ -1,12 +1,13 @@
 """`mine` and `search`: two text files -> vectors -> neighbours -> a TSV, interrupted and gone on with at any point.
 
-Beside OUT stands OUT.work while it is made: the distinct lines, their vectors in chunks, and each direction's
-neighbours once it is done. Every part names what it was made from and is made anew where that has changed. OUT itself
+Beside OUT stands OUT.work while it is made: the distinct lines, their vectors in chunks, and the neighbours once all
+are found: a search that is broken off begins again. Every part names what it was made from and is made anew where that has changed. OUT itself
 is written aside and renamed, so that it is whole or not there; then OUT.work goes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -187,16 +188,33 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
         except OSError as error:
             raise StoreError(f"another process is making {job.out}: wait for it, or give another --out") from error
         yield
-        shutil.rmtree(job.work, ignore_errors=True)
+        _clear(job.work)
     finally:
         os.close(handle)
 
 
+def _clear(work: Path) -> None:
+    """The lock goes last: by it the next command knows the folder for its own, should this one be killed here."""
+    with contextlib.suppress(OSError):
+        for entry in work.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _LOCK:
+                entry.unlink()
+        (work / _LOCK).unlink()
+        work.rmdir()
+
+
 def _write(job: Job, write: Callable[[IO[str]], None]) -> None:
-    aside = job.work / "out.tsv"
+    final = replaceable(job.out)
+    # Beside what a link leads to, which may be on another disk.
+    aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     with disk_errors(job.out):
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            write(file)
-        sync_file(aside)
-        aside.replace(replaceable(job.out))
-        sync_folder(job.out.resolve().parent)
+        try:
+            with aside.open("w", encoding="utf-8", newline="\n") as file:
+                write(file)
+            sync_file(aside)
+            aside.replace(final)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(final.parent)

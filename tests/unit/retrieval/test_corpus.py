@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import json
 from pathlib import Path
@@ -44,18 +46,18 @@ def test_files_without_text_are_one_line(tmp_path: Path, content: bytes, words: 
         read_lines(tmp_path / "a.txt", tmp_path / "w")
 
 
-@pytest.mark.parametrize("rows", [1, 5, 1 << 15])
-def test_blocks_find_what_one_product_finds(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "there"), [(1, 1 << 18), (5, 3), (5, 20), (1 << 15, 1), (1 << 15, 1 << 18)])
+def test_blocks_find_what_one_product_finds(rows: int, there: int) -> None:
     generator = np.random.default_rng(1)
     x, y = (normalise(generator.normal(size=(n, 8)).astype(np.float32)) for n in (37, 53))
     y[7] = y[40]  # a tie: the lower index comes first
     product = x @ y.T
-    ahead, back = both_ways(x, y, 4, QUIET, rows)
-    for found, scores in ((ahead, product), (back, product.T), (nearest(x, y, 4, QUIET, rows), product)):
+    ahead, back = both_ways(x, y, 4, QUIET, rows, there)
+    for found, scores in ((ahead, product), (back, product.T), (nearest(x, y, 4, QUIET, rows, there), product)):
         order = np.argsort(-scores, axis=1, kind="stable")[:, :4]
         assert np.array_equal(found.indices, order)
         assert np.allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-6)
-    few, all_of_them = both_ways(x, y[:2], 4, QUIET, rows)
+    few, all_of_them = both_ways(x, y[:2], 4, QUIET, rows, there)
     assert few.indices.shape == (37, 2) and all_of_them.indices.shape == (2, 4)
 
 
@@ -128,6 +130,49 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert main(words(texts, "mine")) == 0
     assert sum(calls[3:]) == 40 + 60
     assert (texts / "out.tsv").read_text(encoding="utf-8") == whole and not (texts / "out.tsv.work").exists()
+
+
+def test_killed_while_the_work_folder_goes(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After any removal but the last the same command still knows the folder for its own."""
+    command = words(texts, "mine", "--quiet")
+    original, left = Path.unlink, 0
+
+    def dies(self: Path, missing_ok: bool = False) -> None:
+        nonlocal left
+        if ".work" in str(self.parent):
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+        original(self, missing_ok=missing_ok)
+
+    for until in range(3):
+        left = until
+        monkeypatch.setattr(Path, "unlink", dies)
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            main(command)
+        monkeypatch.setattr(Path, "unlink", original)
+    assert (texts / "out.tsv.work" / "lock").is_file()
+    assert main(command) == 0
+    assert not (texts / "out.tsv.work").exists()
+
+
+def test_a_result_behind_a_link_is_written_beside_what_it_leads_to(
+    texts: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on two disks, where nothing can be renamed from one to the other."""
+    there = tmp_path_factory.mktemp("there")
+    (texts / "out.tsv").symlink_to(there / "pairs.tsv")
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if there in target.parents and there not in self.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert main(words(texts, "mine", "--quiet")) == 0
+    assert (texts / "out.tsv").is_symlink() and (there / "pairs.tsv").stat().st_size
+    assert [path.name for path in there.iterdir()] == ["pairs.tsv"]
 
 
 def test_what_was_kept_for_another_text_is_not_taken(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

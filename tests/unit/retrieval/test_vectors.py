@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,37 @@ def test_a_shard_with_other_numbers_is_made_again(encoder: Any, tmp_path: Path, 
         save_file(arrays, str(path), facts)
         assert module._shard_facts(path) == {}, change
     check(store(tmp_path / "v", encoder), encoder)
+
+
+def test_a_finished_folder_that_is_damaged_is_not_done(encoder: Any, tmp_path: Path) -> None:
+    store(tmp_path / "v", encoder)
+    array = tmp_path / "v" / "layer1-mean.npy"
+    array.write_bytes(array.read_bytes()[:-1])
+    with pytest.raises(StoreError, match="layer1-mean.npy is damaged"):
+        store(tmp_path / "v", encoder)
+    array.unlink()
+    with pytest.raises(StoreError, match="layer1-mean.npy is damaged"):
+        store(tmp_path / "v", encoder)
+
+
+def test_auto_goes_on_in_the_precision_that_was_begun(
+    encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The processor is timed anew at each start, and a shared machine answers now this way and now that."""
+    save(encoder, tmp_path / "model")
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    command = ["embed", str(tmp_path / "a.txt"), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "v")]
+    for gain in (1.31, 1.29):
+        monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda gain=gain: gain)
+        assert main([*command, "--quiet"]) == 0
+        assert "bf16" in capsys.readouterr().out
+    assert main([*command, "--quiet", "--precision", "fp32"]) == 5
+
+
+def test_a_damaged_archive_is_one_line(encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(encoder, tmp_path / "model")
+    packed = bytearray(gzip.compress(b"one two three\n" * 50))
+    packed[14] ^= 0xFF
+    (tmp_path / "a.txt.gz").write_bytes(packed)
+    assert main(["embed", str(tmp_path / "a.txt.gz"), "--model", "x", "--out", str(tmp_path / "v")]) == 3
+    assert "a.txt.gz: cannot be read" in capsys.readouterr().err
