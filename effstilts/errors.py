@@ -83,5 +83,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def say(line: str) -> None:
     """On stderr, unless another process of the launch says it."""
-    if os.environ.get("RANK", "0") == "0":
+    rank = os.environ.get("RANK", "")
+    if not rank.isdecimal() or int(rank) == 0:
         print(line, file=sys.stderr)

@@ -21,6 +21,7 @@ from typing import Any
 
 from effstilts.data import sources
 from effstilts.data.order import long_cycle_possible
+from effstilts.engine import zero_config
 from effstilts.engine.choice import check_spread
 from effstilts.errors import RecipeError, StoreError
 from effstilts.identity import NUMERICS_VERSION, of_method, of_part, of_retrieval, of_training
@@ -100,7 +101,19 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
                 _retrieval(recipe, bench, graph, name, encoder, arm, seed)
     # Before anything is written or trained: what rank 0 does next, it does for all.
     bench.ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
+    bench.ranks.require_same(content_key(_carried_out(recipe)), "settings of engine or training")
     return graph
+
+
+def _carried_out(recipe: Recipe) -> list[Any]:
+    """How the steps are carried out, which their keys do not say. A DeepSpeed file by what it holds."""
+    spread, trainings = recipe.engine, [recipe.mlm.training, *(arm.training for arm in recipe.intermediate.values())]
+    return [
+        zero_config.read(spread)[1] if spread.zero else {},
+        dataclasses.asdict(dataclasses.replace(spread, config="")),
+        *map(dataclasses.asdict, [*trainings, *(target.training for target in recipe.targets)]),
+        recipe.retrieval.batch_tokens,
+    ]
 
 
 def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Callable[[], bool] = lambda: True) -> None:
@@ -130,14 +143,22 @@ def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Cal
                 raise StoreError(f"{error.folder} {what}: run the same command again") from error
 
 
+def check(steps: Sequence[Step], bench: Workbench) -> None:
+    """RecipeError, ModelError or MissingDependencyError for what could not be carried out here, or not on this
+    encoder. What the store holds is not asked about."""
+    for step in steps:
+        if bench.store.has(step.kind, step.key):
+            continue
+        if step.trains:
+            check_spread(bench.spread, step.training, step.method)
+        bench.check_architecture(step)
+
+
 def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[], bool]) -> None:
     ranks = bench.ranks
     names = ranks.tell(lambda: [step.name for step in steps if not bench.store.has(step.kind, step.key)])
     missing = [step for step in steps if step.name in set(names)]
-    for step in missing:
-        if step.trains:
-            check_spread(bench.spread, step.training, step.method)
-        bench.check_architecture(step)
+    check(missing, bench)
     for number, step in enumerate(missing, 1):
         if not ranks.tell(proceed):
             break
@@ -454,6 +475,11 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
     if method.carry == "stack" and not {method.name, before.name} <= set(LORA_METHODS):
         raise RecipeError(
             f"{label}: carry stack needs adapters of the LoRA family, not {before.name} and {method.name}"
+        )
+    if method.carry == "stack" and method.name == "dora":
+        raise RecipeError(
+            f"{label}: carry stack: dora scales the weights' columns as they are without the adapter below; use carry "
+            "merge"
         )
 
 

@@ -196,6 +196,8 @@ def _of_combination(recipe: Recipe, place: str, combine: Combine) -> Iterator[st
             yield f"the weight of {name!r} is {weight:g}; {combine.how} needs weights {_ALLOWED_WEIGHTS[combine.how]} 0"
     if not 0 < combine.density <= 1:
         yield "density is a share above 0, at most 1"
+    if combine.how == "linear" and combine.density != Combine().density:
+        yield "density is for ties, dare_linear and dare_ties; how: linear keeps every weight"
     if combine.scale <= 0:
         yield "scale is above 0"
 

@@ -350,6 +350,10 @@ class Workbench:
             if step.trains:
                 adapters.check(skeleton, step.method)
                 skeleton.check_freezing(step.training.freeze_layers)
+                if step.leaves_adapter and step.training.freeze_layers == skeleton.depth:
+                    raise ModelError(
+                        f"freeze_layers {skeleton.depth} leaves {step.method.name} no block to adapt; freeze fewer"
+                    )
             if layer > skeleton.depth:
                 raise ModelError(
                     f"layer {layer} does not exist: this encoder has hidden states 0 to {skeleton.depth}, where 0 is "

@@ -19,10 +19,13 @@ needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes")
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="not installed")
 
 
-def one_line(recipe: Path, store: Path, capsys: pytest.CaptureFixture[str], *sets: str) -> tuple[int, str]:
+def one_line(
+    recipe: Path, store: Path, capsys: pytest.CaptureFixture[str], *sets: str, command: str = "run"
+) -> tuple[int, str]:
     """Exit code and the line; nothing was trained, not even the tokenizer."""
     words = [word for text in ("targets=[]", "retrieval={tasks: []}", *sets) for word in ("--set", text)]
-    code = main(["run", str(recipe), "--store", str(store), "--offline", "--quiet", *words])
+    words += ["--quiet"] if command == "run" else []
+    code = main([command, str(recipe), "--store", str(store), "--offline", *words])
     out = capsys.readouterr()
     (line,) = out.err.splitlines()
     assert line.startswith("effstilts: ") and not out.out
@@ -40,6 +43,10 @@ def one_line(recipe: Path, store: Path, capsys: pytest.CaptureFixture[str], *set
         (4, "rslora rank 33 is larger than a target layer's size, 32",
          ["intermediate.nli.method={name: rslora, rank: 33}"]),
         (4, "freeze_layers is 3, this encoder has 2 blocks", ["intermediate.nli.training.freeze_layers=3"]),
+        (4, "vera rank 33 is larger than a target layer's size, 32",
+         ["intermediate.nli.method={name: vera, rank: 33}"]),
+        (4, "freeze_layers 2 leaves lora no block to adapt",
+         ["intermediate.nli.method={name: lora, rank: 2}", "intermediate.nli.training.freeze_layers=2"]),
         pytest.param(2, "training.optimizer: paged_adamw pages a GPU's memory.*use adamw$",
                      ["training.optimizer=paged_adamw"], marks=on_a_cpu),
         pytest.param(2, "adalora weighs whole gradients", ["engine.config=zero1",
@@ -55,6 +62,8 @@ def test_what_cannot_run(
 ) -> None:
     found, line = one_line(tiny_recipe, tmp_path / "store", capsys, *sets)
     assert found == code and re.search(words, line), line
+    found, planned = one_line(tiny_recipe, tmp_path / "store", capsys, *sets, command="plan")
+    assert found == code and planned == line, "a plan says it, too"
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:

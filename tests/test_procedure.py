@@ -154,6 +154,10 @@ def test_carry_fresh_drops_the_adapter_of_the_phase_before(tiny_recipe: Path, tm
             ["intermediate.nli.method.name=adalora", "targets.0.method={name: adalora, carry: continue}"],
             "the phase before has spent adalora's rank budget",
         ),
+        (
+            ["targets.0.method={name: dora, rank: 2, carry: stack}"],
+            "dora scales the weights' columns as they are without",
+        ),
         (["targets.0.method={name: adalora, carry: stack}"], "needs adapters of the LoRA family, not lora and adalora"),
         (["targets.0.method={name: qlorra}"], "did you mean 'qlora'"),
     ],

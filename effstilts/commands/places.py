@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "effstilts-store"
 
 
+def world_size() -> int:
+    """Processes of the launch. RecipeError where WORLD_SIZE is no whole number."""
+    text = os.environ.get("WORLD_SIZE") or "1"
+    try:
+        return int(text)
+    except ValueError as error:
+        raise RecipeError(f"WORLD_SIZE of the launcher is no whole number: {text!r}") from error
+
+
 @dataclass
 class Places:
     """Where things are."""
@@ -68,12 +77,12 @@ class RecipeChoice(DataPlaces, Places):
         from effstilts.recipe_reader import load_recipe
 
         if local_rank is None:
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if world_size() > 1:
                 raise RecipeError("this command runs in one process: start it without a launcher")
             with self._opened(load_recipe(self.recipe, self.set), quiet, events, None) as opened:
                 yield opened
             return
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if world_size() == 1:
             # A mistake in the recipe is said before torch is imported.
             load_recipe(self.recipe, self.set)
         from effstilts.engine.ranks import joined

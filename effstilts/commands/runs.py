@@ -41,6 +41,7 @@ class Run(RecipeChoice):
             Hours(self.budget) as hours,
             self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph),
         ):
+            bench.ranks.require_same(str(self.budget > 0), "--budget, on one and not on the other")
             overlaps = find_overlaps(graph, bench) if bench.ranks.leads else []
             if bench.ranks.leads and graph.cells and not overlaps:
                 bench.log.say("overlap: none, no text of 20 letters or more is both trained on and evaluated")
@@ -67,10 +68,12 @@ class Plan(RecipeChoice):
     """Also read all rows and say which training rows meet evaluated ones."""
 
     def execute(self) -> int:
+        from effstilts.procedure import check
         from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.plan import describe
 
         with self.opened(quiet=True, events=False) as (recipe, bench, graph):
+            check(graph.steps, bench)
             print(describe(recipe, bench, graph))
             if self.overlap:
                 print("\n".join(map(sentence, find_overlaps(graph, bench))) or "no overlap")

@@ -44,7 +44,7 @@ def launch_of(environment: Mapping[str, str], local_rank: int = -1, connects: bo
     connects: the processes are to talk to each other; those of a job array only share the work.
     RecipeError if they are no whole numbers or do not fit together."""
     try:
-        rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+        rank, world = int(environment.get("RANK") or 0), int(environment.get("WORLD_SIZE") or 1)
         local = local_rank if local_rank >= 0 else int(environment.get("LOCAL_RANK", str(rank) if connects else "0"))
     except ValueError as error:
         raise RecipeError(f"RANK, WORLD_SIZE or LOCAL_RANK of the launcher is no whole number: {error}") from error

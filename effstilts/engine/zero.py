@@ -30,7 +30,7 @@ from effstilts.engine.plain import (
     to_tensors,
 )
 from effstilts.engine.ranks import Ranks
-from effstilts.errors import MissingDependencyError, StoreError
+from effstilts.errors import MissingDependencyError, RecipeError, StoreError
 from effstilts.kinds.kind import Arrays, Kind, Tensors
 from effstilts.recipe import Training
 
@@ -103,9 +103,13 @@ class ZeroEngine:
             if any(p is member for member in group["params"])
         }
         self._losses = _Losses(working, training.precision, device)
-        self._engine, *_ = deepspeed.initialize(
-            model=self._losses, optimizer=self._optimizer, config=dict(config), dist_init_required=False
-        )
+        try:
+            self._engine, *_ = deepspeed.initialize(
+                model=self._losses, optimizer=self._optimizer, config=dict(config), dist_init_required=False
+            )
+        except (ValueError, AssertionError, TypeError) as error:
+            # A key's value that does not fit, in words of its own.
+            raise RecipeError(f"engine.config: DeepSpeed refuses it: {' '.join(str(error).split())[:300]}") from error
         self._zero = self._engine.optimizer
         self._begin_moments()
 

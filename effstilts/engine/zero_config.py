@@ -18,6 +18,22 @@ from effstilts.recipe import Spread, Training
 
 FOLDER = Path(__file__).parent.parent / "ds_configs"
 DEFAULT = "zero2"
+# What a file may say: how the work is spread, and what is reported. Anything else changes the numbers, which no step's
+# key would know, or is a slip of the pen that DeepSpeed passes over.
+_AGREED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+_REPORTED = (
+    "steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger", "flops_profiler",
+    "tensorboard", "wandb", "comet", "csv_monitor", "aio", "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+)  # fmt: skip
+_KNOWN = (*_AGREED, *_REPORTED, "fp16", "bf16", "zero_optimization")
+_OF_THE_RECIPE = {"optimizer": "training.learning_rate and its neighbours", "scheduler": "training.warmup"}
+_LOSSY = (
+    "zero_quantized_weights",
+    "zero_quantized_nontrainable_weights",
+    "zero_quantized_gradients",
+    "zeropp_loco_param",
+)
 
 
 def shipped() -> dict[str, Path]:
@@ -34,12 +50,23 @@ def read(spread: Spread) -> tuple[str, dict[str, Any]]:
             f"engine.config: no file {name!r}{did_you_mean(name, shipped())}; shipped are {', '.join(shipped())}"
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"engine.config: {path} is not valid JSON: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"engine.config: {path}: cannot be read ({error.strerror or error})") from error
     if not isinstance(config, dict):
         raise RecipeError(f"engine.config: {path} is no JSON object")
     return str(name), config
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError for a key that stands in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
 
 
 def resolve(spread: Spread, training: Training, world: int, hidden_size: int) -> dict[str, Any]:
@@ -50,11 +77,26 @@ def resolve(spread: Spread, training: Training, world: int, hidden_size: int) ->
     name, config = read(spread)
     zero = _section(config, "zero_optimization", name)
     stage = zero.get("stage")
-    if stage not in (1, 2, 3):
+    if isinstance(stage, bool) or stage not in (1, 2, 3):
         raise RecipeError(f"engine.config: {name}: zero_optimization.stage is {stage!r}; it must be 1, 2 or 3")
-    for key, what in {"optimizer": "training.learning_rate and its neighbours", "scheduler": "training.warmup"}.items():
-        if key in config:
-            raise RecipeError(f"engine.config: {name}: {key!r} is the recipe's ({what}); take it out of the file")
+    for key, value in config.items():
+        if key in _OF_THE_RECIPE:
+            raise RecipeError(
+                f"engine.config: {name}: {key!r} is the recipe's ({_OF_THE_RECIPE[key]}); take it out of the file"
+            )
+        if key not in _KNOWN:
+            raise RecipeError(
+                f"engine.config: {name}: {key!r} is not supported{did_you_mean(key, _KNOWN)}: what is computed is the "
+                "recipe's; take it out of the file"
+            )
+        if key in _REPORTED and value == "auto":
+            raise RecipeError(f'engine.config: {name}: {key} cannot be "auto"')
+    for key in _LOSSY:
+        if zero.get(key):
+            raise RecipeError(f"engine.config: {name}: zero_optimization.{key} changes the numbers: not supported")
+    for key in _section(config, "bf16", name):
+        if key != "enabled":
+            raise RecipeError(f"engine.config: {name}: bf16.{key} is not supported; training.precision decides")
     if _section(config, "fp16", name).get("enabled") not in (None, False, "auto"):
         raise RecipeError(f"engine.config: {name}: fp16.enabled is not supported; use training.precision: bf16")
     bf16 = training.precision == "bf16"

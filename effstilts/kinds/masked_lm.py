@@ -118,6 +118,11 @@ class MaskedLM:
 
     def head(self, task: Task, encoder: Encoder, dropout: float) -> nn.Module:
         epsilon = float(getattr(encoder.config, "layer_norm_eps", 1e-12))
+        if encoder.embedding.shape[1] != encoder.hidden_size:
+            raise ModelError(
+                f"masked LM ties its output to the embeddings: of {encoder.config.model_type} they have "
+                f"{encoder.embedding.shape[1]} dimensions and the hidden states {encoder.hidden_size}: not supported"
+            )
         return MaskedLMHead(encoder.hidden_size, int(encoder.config.vocab_size), epsilon)
 
     def _scores(self, head: nn.Module, encoder: Encoder, batch: Tensors) -> tuple[Tensor, Tensor, Tensor]:

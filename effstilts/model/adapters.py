@@ -63,6 +63,10 @@ def attach(
             encoder.backbone.base_model.set_adapter([_BELOW, "default"])
             for name, parameter in encoder.backbone.named_parameters():
                 parameter.requires_grad_(".default" in name)
+            for name, module in encoder.backbone.named_modules():
+                if name.endswith(f"lora_dropout.{_BELOW}"):
+                    # It is a part of the base now, and no longer trained.
+                    module.p = 0.0
         else:
             encoder.backbone = peft.get_peft_model(encoder.backbone, config)
     trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
@@ -185,6 +189,9 @@ def _config(encoder: Encoder, method: Method, any_rank: bool = False) -> Any:
     if method.name == "ia3":
         feedforward = {name for name in targets if name.endswith(_IA3_FEEDFORWARD)}
         return peft.IA3Config(target_modules=sorted(targets), feedforward_modules=sorted(feedforward))
+    smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
+    if method.first_rank > smallest and not any_rank:
+        raise ModelError(f"{method.name} rank {method.first_rank} is larger than a target layer's size, {smallest}")
     if method.name == "vera":
         return peft.VeraConfig(
             r=method.rank,
@@ -193,9 +200,6 @@ def _config(encoder: Encoder, method: Method, any_rank: bool = False) -> Any:
             save_projection=True,
             bias="none",
         )
-    smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
-    if method.first_rank > smallest and not any_rank:
-        raise ModelError(f"{method.name} rank {method.first_rank} is larger than a target layer's size, {smallest}")
     if method.name == "adalora":
         # The schedule is `effstilts.engine.rank_budget`'s; peft's own needs some number of steps.
         return peft.AdaLoraConfig(
@@ -239,10 +243,16 @@ def _targets(encoder: Encoder, method: Method) -> set[str]:
             )
     if method.targets:
         return {name for name in linear if name.rpartition(".")[2] in method.targets}
+    found = set(linear)
     if method.name == "ia3":
-        own = {name for name in linear if name.rpartition(".")[2] in _IA3}
-        return own | {n for n in linear if n.endswith(_IA3_FEEDFORWARD) and "attention" not in n}
-    return set(linear)
+        found = {name for name in linear if name.rpartition(".")[2] in _IA3}
+        found |= {n for n in linear if n.endswith(_IA3_FEEDFORWARD) and "attention" not in n}
+    if not found:
+        raise ModelError(
+            f"{method.name} knows no linear layer of this encoder by its name; give method.targets: there are "
+            f"{', '.join(sorted(last_names))}"
+        )
+    return found
 
 
 def _only_biases(encoder: Encoder, weights: Path | None) -> None:

@@ -133,12 +133,19 @@ class Encoder(nn.Module):
         """Trains neither the embeddings nor the lowest `layers` blocks. ModelError if the encoder has fewer."""
         self.check_freezing(layers)
         _, _, blocks = _find_blocks(self.backbone, self.depth)
-        above = {id(p) for block in blocks for p in block.parameters()}
+        inside = {id(p) for block in blocks for p in block.parameters()}
         below = {id(p) for block in blocks[:layers] for p in block.parameters()}
-        embeddings = {id(p) for name, p in self.backbone.named_parameters() if "embeddings." in f"{name}."}
-        for parameter in self.backbone.parameters():
-            if id(parameter) in below or (id(parameter) in embeddings and id(parameter) not in above):
+        for name, parameter in self.backbone.named_parameters():
+            if id(parameter) in below or (id(parameter) not in inside and self._is_below_blocks(name)):
                 parameter.requires_grad_(False)
+
+    def _is_below_blocks(self, name: str) -> bool:
+        """Whether a parameter of no block is read by the lowest one; a norm after the last block is not."""
+        marks: tuple[str, ...] = ("embeddings.", "embeddings_project.", "embedding_hidden_mapping_in.")
+        if self.config.model_type in ("deberta", "deberta-v2"):
+            # The norm of its relative positions, which every block reads, and the convolution beside the first block.
+            marks += ("encoder.LayerNorm.", "encoder.conv.")
+        return any(mark in name for mark in marks)
 
     def check_freezing(self, layers: int) -> None:
         if layers > self.depth:

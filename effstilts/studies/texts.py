@@ -1,8 +1,8 @@
 """`mine` and `search`: two text files -> vectors -> neighbours -> a TSV, interrupted and gone on with at any point.
 
 Beside OUT stands OUT.work while it is made: the distinct lines, their vectors in chunks, and the neighbours once all
-are found: a search that is broken off begins again. Every part names what it was made from and is made anew where that has changed. OUT itself
-is written aside and renamed, so that it is whole or not there; then OUT.work goes.
+are found: a search that is broken off begins again. Every part names what it was made from and is made anew where that
+has changed. OUT itself is written aside and renamed, so that it is whole or not there; then OUT.work goes.
 """
 
 from __future__ import annotations

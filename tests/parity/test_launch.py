@@ -184,6 +184,28 @@ def test_ranks_with_different_recipes_are_refused_in_one_line(tiny_recipe: Path,
     assert not (tmp_path / "store" / "artefacts").exists()
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--set engine.config=zero2", ""),
+        ("--set training.checkpoint_every=2", "--set training.checkpoint_every=3"),
+        ("--budget 1", ""),
+    ],
+)
+def test_ranks_that_would_carry_out_the_same_steps_differently(
+    one: str, other: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """No step's key says so; without a word they would wait for each other."""
+    inner = " ".join(shlex.quote(word) for word in words(tiny_recipe, tmp_path / "store"))
+    script = f'if [ "$RANK" = 0 ]; then more="{one}"; else more="{other}"; fi; '
+    script += f"exec {sys.executable} -m effstilts {inner} $more"
+    process = start(torchrun("--no-python", "sh", "-c", script))
+    _, error = process.communicate(timeout=150)
+    assert process.returncode != 0
+    assert len(lines_of(error)) == 1 and "ranks 0 and 1 have different " in lines_of(error)[0], error
+    assert "different steps" not in error and not (tmp_path / "store" / "artefacts").exists()
+
+
 def test_ranks_with_different_data_are_refused_in_one_line(tiny_recipe: Path, tmp_path: Path) -> None:
     for rank in (0, 1):
         (tmp_path / f"data{rank}" / "mine").mkdir(parents=True)

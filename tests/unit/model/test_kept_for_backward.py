@@ -16,9 +16,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from effstilts.kinds import kind_of
 from effstilts.model.adapters import attach
 from effstilts.model.encoder import Encoder
+from effstilts.model.encoder import blocks_of as blocks_in
 from effstilts.model.opening import create
 from effstilts.recipe import Method
 from tests.unit.kinds.test_kinds import as_rows, batch_of, examples_of
+from tests.unit.model.test_encoder import ARCHITECTURES
 
 LAYERS, DIM, ROWS, WIDTH = 4, 64, 4, 24
 CONFIG: dict[str, Any] = {
@@ -97,6 +99,25 @@ def test_no_activation_below_the_lowest_trained_block_is_kept(tokenizer: Any, fr
     out.sum().backward()
     trained = {id(p) for block in blocks_of(encoder)[frozen:] for p in block.parameters()}
     assert all((p.grad is not None) == (id(p) in trained) for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "distilbert", "electra", "xlm-roberta"])
+def test_nothing_that_a_frozen_block_reads_is_trained(architecture: str, tokenizer: Any) -> None:
+    """DeBERTa norms its relative positions outside the embeddings and the blocks, ELECTRA projects its embeddings."""
+    own = {**CONFIG, "model_type": "electra", "embedding_size": 16}
+    encoder = create(ARCHITECTURES.get(architecture, own), tokenizer, seed=0).train()
+    blocks = blocks_in(encoder)
+    encoder.freeze(1)
+    needs: list[bool] = []
+
+    def look(module: Any, inputs: Any, output: Any) -> None:
+        needs.append((output[0] if isinstance(output, tuple) else output).requires_grad)
+
+    for block in blocks:
+        block.register_forward_hook(look)
+    ids = torch.randint(5, 200, (ROWS, WIDTH), generator=torch.Generator().manual_seed(0))
+    encoder(ids, torch.ones_like(ids))
+    assert needs == [False] + [True] * (len(blocks) - 1)
 
 
 def test_with_every_block_frozen_nothing_is_kept(tokenizer: Any) -> None:

@@ -81,14 +81,21 @@ def test_a_quantised_base_keeps_embeddings_norms_and_biases_whole(encoder: Any) 
             assert torch.equal(parameter, whole[name])
 
 
-def test_a_stacked_adapter_leaves_the_one_below_as_it_is(tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lower", ["lora", "rslora", "dora", "loraplus"])
+@pytest.mark.parametrize("upper", ["lora", "rslora", "loraplus"])
+def test_a_stacked_adapter_leaves_the_one_below_as_it_is(
+    lower: Any, upper: Any, tokenizer: Any, tmp_path: Path
+) -> None:
     """Below and above together are the merge of one into the base and of the other into that."""
     fields = ARCHITECTURES["xlm-roberta"]
     first = create(fields, tokenizer, seed=1)
-    trained(first, Method("lora", rank=4))
+    trained(first, Method(lower, rank=4, dropout=0.5))
     adapters.save(first, tmp_path / "below")
     second = create(fields, tokenizer, seed=1)
-    out = trained(second, Method("rslora", rank=2), below=tmp_path / "below")
+    out = trained(second, Method(upper, rank=2), below=tmp_path / "below")
+    second.train()
+    assert torch.allclose(second(**batch(second)), out, atol=1e-5), "what is frozen has no dropout any more"
+    second.eval()
     kept = {n: p for n, p in second.backbone.named_parameters() if ".below" in n}
     own = dict(first.backbone.named_parameters())
     assert kept and all(torch.equal(p, own[n.replace(".below", ".default")]) for n, p in kept.items())
@@ -146,6 +153,10 @@ def test_mistakes_are_one_line(encoder: Any, monkeypatch: pytest.MonkeyPatch) ->
         adapters.attach(encoder, Method("ia3", targets=("keye",)))
     with pytest.raises(ModelError, match="dora rank 64 is larger"):
         adapters.attach(encoder, Method("dora", rank=64))
+    monkeypatch.setattr(adapters, "_IA3", {"k", "v"})
+    monkeypatch.setattr(adapters, "_IA3_FEEDFORWARD", ("ffn.out",))
+    with pytest.raises(ModelError, match="ia3 knows no linear layer of this encoder by its name; give method.targets"):
+        adapters.attach(encoder, Method("ia3"))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingDependencyError, match=r"effstilts\[quant\]"):
         quantised.quantise(encoder, "nf4")
