@@ -56,6 +56,41 @@ def test_every_phase_and_kind_and_nothing_twice(
     assert "nli - baseline" in shown and "synthetic/tatoeba: accuracy" in shown
 
 
+def test_a_target_is_exported_whole(tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An adapter's target, its test set answered by plain transformers as the run answered it."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from effstilts.synthetic import rows
+
+    store = tmp_path / "store"
+    sets = [word for text in ("method={name: lora, rank: 2}", "mlm.method={name: full}") for word in ("--set", text)]
+    assert main(["run", str(tiny_recipe), "--store", str(store), "--offline", *sets]) == 0
+    out, base = tmp_path / "out", ["--store", str(store), "--arm", "nli"]
+    assert main(["export", "tiny", str(out), "--target", "synthetic/xnli", *base]) == 0
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(out).eval(),
+        AutoTokenizer.from_pretrained(out),
+    )
+    record = json.loads((store / "runs" / "tiny.json").read_text())
+    (cell,) = [c for c in record["cells"] if (c["arm"], c["task"], c["language"]) == ("nli", "synthetic/xnli", "qaa")]
+    kept = (store / "artefacts" / cell["step"] / "predictions.jsonl").read_text().splitlines()
+    with torch.no_grad():
+        for row, line in zip(rows("xnli", "test", "qaa", 12), kept, strict=True):
+            found = model(**tokenizer(row["premise"], row["hypothesis"], return_tensors="pt")).logits.argmax().item()
+            assert model.config.id2label[found] == json.loads(line)["prediction"]
+    (adapter,) = {path.name for path in (store / "artefacts").glob("intermediate-*")}
+    config = json.loads((store / "artefacts" / adapter / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
+    capsys.readouterr()
+    for more, code, said in (
+        (["--target", "synthetic/xnlii"], 2, "no target 'synthetic/xnlii' (did you mean 'synthetic/xnli'"),
+        (["--target", "synthetic/tatoeba"], 2, "no target 'synthetic/tatoeba'"),
+        (["--target", "synthetic/xnli", "--layer", "1"], 2, "leave --layer"),
+    ):
+        assert main(["export", "tiny", str(tmp_path / "no"), *base, *more]) == code
+        assert said in capsys.readouterr().err
+
+
 def test_a_change_of_one_target_leaves_the_rest(tiny_recipe: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     run(tiny_recipe, store)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from effstilts.commands.places import Places
 from effstilts.errors import ModelError, RecipeError, StoreError
 
+if TYPE_CHECKING:
+    from effstilts.store import Store
+
+_TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
 
 @dataclass
 class Export(Places):
-    """Write an encoder as a sentence-transformers model or a plain transformers folder."""
+    """Write an encoder as a sentence-transformers model or a plain transformers folder, or a target's whole model."""
 
     run: Annotated[str, tyro.conf.Positional] = ""
     """A run of the store; or a folder, a hub id, package:NAME."""
@@ -29,6 +35,8 @@ class Export(Places):
     )
     """sentence-transformers: cut at the layer, with the pooling. transformers: whole, unless --layer cuts it.
     masked-lm: whole, with the head of phase 1."""
+    target: str = ""
+    """A target task of the run: its model with its head, as transformers' class for that kind of task."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the weights that are written."""
     layer: int = -1
@@ -48,7 +56,7 @@ class Export(Places):
 
         from effstilts.model import export
         from effstilts.retrieval.evaluate import poolings
-        from effstilts.store import Store, write_folder
+        from effstilts.store import Store
         from effstilts.studies.trained import open_named
 
         if not self.run or self.out == Path():
@@ -57,6 +65,8 @@ class Export(Places):
             raise RecipeError(f"{self.out} exists already: give a folder that does not")
         if self.form == "masked-lm" and self.layer >= 0:
             raise RecipeError("--as masked-lm keeps the whole encoder: leave --layer out")
+        if self.target and (self.layer >= 0 or self.pooling or self.form == "masked-lm"):
+            raise RecipeError("--target keeps the whole model with its head: leave --layer, --pooling and --as out")
         if self.layer < -1 or self.max_length < 3:
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
         name, store = self.run, Store(self.store)
@@ -66,12 +76,14 @@ class Export(Places):
             raise StoreError(f"--arm and --seed are for a run: {store.no_run(name)}")
         if self.arm or self.seed >= 0:
             name += f":{self.arm}" + (f":{self.seed}" if self.seed >= 0 else "")
+        if self.target:
+            return self._export_target(name, store)
         named = open_named(name, store, self.revision, self.offline)
         opened = named.encoder
         whole = self.layer < 0 and self.form != "sentence-transformers"
         (pooling,) = poolings(opened, named.asked(opened.depth if whole else self.layer, self.pooling))
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        dtype = getattr(torch, _TORCH[self.precision])
         head = named.masked_lm() if self.form == "masked-lm" else None
         if self.form == "masked-lm" and head is None:
             raise ModelError(f"{named.name} has no masked-LM head: neither it nor what it was trained from brought one")
@@ -87,10 +99,32 @@ class Export(Places):
                     opened, folder, pooling.layer, pooling.how, special, self.max_length, dtype
                 )
 
-        facts = {"from": named.name, "identity": dict(named.identity), "layer": pooling.layer, "as": self.form}
-        facts["precision"] = self.precision
-        self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
-        write_folder(self.out, self.out.resolve().parent, fill, facts)
+        self._write(
+            fill, {"from": named.name, "identity": dict(named.identity), "layer": pooling.layer, "as": self.form}
+        )
         how = f", {pooling.how} pooling" if self.form == "sentence-transformers" else ""
         print(f"{named.name}: hidden state {pooling.layer} of {opened.depth}{how} as {self.form} in {self.out}")
         return 0
+
+    def _export_target(self, name: str, store: Store) -> int:
+        import torch
+
+        from effstilts.model import export
+        from effstilts.studies.trained import open_target
+
+        tuned = open_target(name, self.target, store, self.offline)
+        made: list[str] = []
+
+        def fill(folder: Path) -> None:
+            dtype = getattr(torch, _TORCH[self.precision])
+            made.append(export.save_with_head(tuned.encoder, tuned.kind, tuned.head, tuned.labels, folder, dtype))
+
+        self._write(fill, {"from": tuned.name, "identity": dict(tuned.identity), "as": "transformers"})
+        print(f"{tuned.name}: {made[0]} in {self.out}")
+        return 0
+
+    def _write(self, fill: Callable[[Path], None], facts: dict[str, Any]) -> None:
+        from effstilts.store import write_folder
+
+        self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+        write_folder(self.out, self.out.resolve().parent, fill, {**facts, "precision": self.precision})

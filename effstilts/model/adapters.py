@@ -14,6 +14,7 @@ whole, so no adapter library ever decides whether a head is saved or frozen.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ def save(encoder: Encoder, folder: Path) -> None:
         encoder.backbone.peft_config["default"].rank_pattern = kept
     with quiet_transformers():
         encoder.backbone.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["default"])
+    # peft names the folder that the first encoder was loaded from: by a merged adapter it is another one's weights.
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "base_model_name_or_path": None}, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load_merged(encoder: Encoder, folder: Path) -> None:

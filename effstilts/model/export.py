@@ -8,7 +8,7 @@ those of `effstilts.retrieval.embed`, compared by cosine.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,62 @@ def save_masked_lm(
     write_model(
         encoder, folder, type(whole).__name__, {name: state[name] for name in state if name in kept.values()}, dtype
     )
+
+
+# Kind of task -> transformers' class for it.
+_CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "choice": "AutoModelForMultipleChoice",
+    "tagging": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
+}
+# Where transformers' models keep what is `dense` (before tanh) and `out` here.
+_DENSE = ("classifier.dense", "pooler.dense")
+_OUT = ("classifier.out_proj", "classifier", "qa_outputs")
+
+
+def save_with_head(
+    encoder: Encoder,
+    kind: str,
+    head: Mapping[str, Tensor],
+    labels: Sequence[str],
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Writes encoder and head of a target so that plain transformers' class for that kind of task loads them and gives
+    the same logits; returns the class' name. labels: in the order of the head's outputs; none for spans and choices.
+
+    ModelError where transformers' head of this architecture is another function: its DistilBERT has a ReLU.
+    """
+    import copy
+
+    import transformers
+
+    config = copy.deepcopy(encoder.config)
+    if labels:
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    elif kind == "span":
+        config.num_labels = 2
+    # DeBERTa's head asks the config; the others' pooler is a tanh.
+    config.pooler_hidden_act = "tanh"
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        whole = getattr(transformers, _CLASSES[kind]).from_config(config)
+    prefix = f"{whole.base_model_prefix}."
+    state, ours = whole.state_dict(), encoder.backbone.state_dict()
+    placed: dict[str, Tensor] = {name: ours[name.removeprefix(prefix)] for name in state if name[len(prefix) :] in ours}
+    for part, places in (("dense", _DENSE), ("out", _OUT)):
+        place = next((p for p in places for q in (p, prefix + p) if f"{q}.weight" in state), None)
+        if f"{part}.weight" in head and place is not None:
+            at = place if f"{place}.weight" in state else prefix + place
+            placed |= {f"{at}.{end}": head[f"{part}.{end}"] for end in ("weight", "bias")}
+    odd = [name for name in state if name not in placed or placed[name].shape != state[name].shape]
+    if odd or len(head) != sum(not name.startswith(prefix) or "pooler." in name for name in placed):
+        raise ModelError(
+            f"{type(whole).__name__} has another head than this model was trained with ({odd[0] if odd else 'no dense'}"
+            "): export its encoder alone"
+        )
+    write_model(Encoder(whole, encoder.tokenizer), folder, type(whole).__name__, placed, dtype)
+    return type(whole).__name__
 
 
 def _write(path: Path, value: Any) -> None:

@@ -24,7 +24,7 @@ from effstilts.model.export import declared_pooling
 from effstilts.model.names import PREFIXES, located, settled
 from effstilts.recipe import How, Method, Model, Retrieval
 from effstilts.store import Store
-from effstilts.workbench import Source, Step, Workbench
+from effstilts.workbench import Source, Step, Workbench, load_heads
 from effstilts.yaml_tree import decode
 
 
@@ -51,6 +51,18 @@ class Named:
         )
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What a target task trained: encoder and head, the kind of task, and the labels that the head's outputs are."""
+
+    name: str
+    encoder: Encoder
+    identity: Mapping[str, Any]
+    kind: str
+    labels: tuple[str, ...]
+    head: Mapping[str, Tensor]
+
+
 def open_named(name: str, store: Store, revision: str = "", offline: bool = False) -> Named:
     """Opens a model. RecipeError for an arm or seed that the run does not have, StoreError for a step that has not
     been made yet, ModelError for what is no encoder."""
@@ -66,15 +78,45 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
         head = functools.partial(opening.masked_lm_head, name, revision, offline)
         return Named(name, opened, opening.fingerprint(name, revision), own, head)
     record = store.read_run(run)
-    arm = _one_of(rest[0] if rest else "", list(record["recipe"]["intermediate"]), f"the run {run}", "arm")
-    seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in record["recipe"]["seeds"]], f"{run}", "seed")
-    at = _end_of_phase_two(record, store, arm, int(seed))
+    arm, seed, shown = _chosen(record, rest)
+    at = _end_of_phase_two(record, store, arm, seed)
     bench = Workbench(store, DataConfig(None, "auto", offline), Log(quiet=True), {})
     opened = bench.open_encoder(at)
     settings = decode(Retrieval, record["recipe"]["retrieval"], f"{run}.retrieval")
     identity = {"step": at.name} if isinstance(at, Step) else dict(at.identity)
-    shown = f"{run}:{arm}" + (f":{seed}" if len(record["recipe"]["seeds"]) > 1 else "")
     return Named(shown, opened, identity, settings, functools.partial(bench.pretrained_head, at, "masked_lm"))
+
+
+def open_target(name: str, target: str, store: Store, offline: bool = False) -> Tuned:
+    """Opens what a target task of a run trained. RecipeError for a name that is no run's, a target that the run does
+    not have, or one without training; StoreError for a step that has not been made yet."""
+    run, *rest = name.split(":")
+    if run not in store.run_names():
+        raise store.no_run(run)
+    record = store.read_run(run)
+    arm, seed, shown = _chosen(record, rest)
+    cells = [cell for cell in record["cells"] if (cell["arm"], cell["seed"]) == (arm, seed)]
+    known = list(dict.fromkeys(cell["task"] for cell in cells if cell["section"] == "target"))
+    if target not in known:
+        hint = did_you_mean(target, known)
+        raise RecipeError(f"the run {shown} has no target {target!r}{hint}; it has {', '.join(known) or 'none'}")
+    evaluated = {cell["step"] for cell in cells if (cell["section"], cell["task"]) == ("target", target)}
+    before = {name for step in record["steps"] if step["name"] in evaluated for name in step["inputs"]}
+    at = _step(next(name for name in sorted(before) if name.startswith("target-")), record, store)
+    folder = store.open(at.kind, at.key).folder
+    ((_, head),) = load_heads(folder).items()
+    trained_on = at.spec["tasks"][0]["train"]
+    bench = Workbench(store, DataConfig(None, "auto", offline), Log(quiet=True), {})
+    kind, labels = trained_on["kind"][0], tuple(trained_on["labels"])
+    return Tuned(f"{shown}, {target}", bench.open_encoder(at), {"step": at.name}, kind, labels, head)
+
+
+def _chosen(record: Mapping[str, Any], rest: list[str]) -> tuple[str, int, str]:
+    """Arm and seed of a run, and how a table names the three."""
+    run, recipe = record["name"], record["recipe"]
+    arm = _one_of(rest[0] if rest else "", list(recipe["intermediate"]), f"the run {run}", "arm")
+    seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in recipe["seeds"]], f"{run}", "seed")
+    return arm, int(seed), f"{run}:{arm}" + (f":{seed}" if len(recipe["seeds"]) > 1 else "")
 
 
 def _one_of(given: str, known: list[str], where: str, what: str) -> str:

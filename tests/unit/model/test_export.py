@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from effstilts.cli import main
 from effstilts.errors import ModelError
-from effstilts.model.export import declared_pooling, save_cut, save_sentence_transformers
-from effstilts.model.opening import load, save
+from effstilts.kinds.kind import SentenceHead, TokenHead
+from effstilts.model.export import declared_pooling, save_cut, save_sentence_transformers, save_with_head
+from effstilts.model.opening import create, load, save
 from effstilts.retrieval.embed import Pooling, embed
 from effstilts.store import Store
 from effstilts.studies.trained import open_named
 from effstilts.synthetic import rows
+from tests.unit.model.test_encoder import ARCHITECTURES, batch
 
 SENTENCES = [row["text"] for row in rows("text", "dev", "qaa", 20)] + ["", "a", "word " * 400]
 
@@ -134,3 +137,35 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, encoder: Any, capsy
         error = capsys.readouterr().err
         assert expected in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("kind", ["classification", "choice", "tagging", "span"])
+def test_a_targets_model_gives_its_logits_in_plain_transformers(
+    kind: str, architecture: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    import transformers
+
+    encoder = create(ARCHITECTURES[architecture], tokenizer, seed=1).eval()
+    labels = {"classification": ["no", "yes", "maybe"], "tagging": ["NOUN", "VERB"]}.get(kind, [])
+    outputs = len(labels) or {"choice": 1, "span": 2}[kind]
+    head = (SentenceHead if kind in ("classification", "choice") else TokenHead)(32, outputs, 0.1).eval()
+    out = tmp_path / "out"
+    if architecture == "distilbert" and kind in ("classification", "choice"):
+        with pytest.raises(ModelError, match="DistilBert.*has another head .*pre_classifier.weight"):
+            save_with_head(encoder, kind, head.state_dict(), labels, out)
+        return
+    name = save_with_head(encoder, kind, head.state_dict(), labels, out)
+    plain, info = getattr(transformers, name).from_pretrained(out, output_loading_info=True, local_files_only=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert not labels or plain.config.id2label == dict(enumerate(labels))
+    inputs = batch(encoder)
+    with torch.no_grad():
+        ours = head(encoder(**inputs))
+        if kind == "choice":
+            theirs = plain.eval()(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0][:, None]
+        else:
+            found = plain.eval()(**inputs)
+            theirs = torch.stack([found.start_logits, found.end_logits], -1) if kind == "span" else found.logits
+    assert torch.allclose(theirs, ours, atol=1e-6)
+    assert load(str(out)).depth == 3, "the encoder of it opens here as any other"
