@@ -1,8 +1,9 @@
-"""Texts that stand both in training rows and in evaluated rows.
+"""Texts and questions that stand both in training rows and in evaluated rows.
 
 Texts are compared without case, punctuation and spacing, whole: a hash of 64 bits stands for each, and short ones (a
 name, a "yes") are left out, since they meet by chance. Where a row has several texts, they are also hashed together
-(`whole`): a premise that two sets share is one thing, a pair that both have is another.
+(`whole`): a premise that two sets share is one thing, a pair that both have is another. A question's id is compared as
+well, where it is as long as a hash: by it translations of one question are known (MLQA, XQuAD).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 Digests = Mapping[str, NDArray[np.uint64]]
 
 # Raised when the hashes of the same rows change.
-VERSION = 2
-WHOLE = "whole"
+VERSION = 3
+WHOLE, ID = "whole", "id"
 ROLES = ("text", "text_pair", "prompt", "question", "context", "source", "target", "tokens")
 _WORDS = re.compile(r"\w+")
 _SHORTEST = 20
@@ -46,9 +47,9 @@ def digest(text: str) -> int:
 
 
 def digests(examples: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.uint64]]:
-    """Role, or "whole" -> the hash of each row's text in it [rows], 0 where there is none. Tags' tokens count as one
-    text."""
-    found: dict[str, list[int]] = {role: [] for role in (WHOLE, *ROLES)}
+    """Role, "id" or "whole" -> the hash of each row's text in it [rows], 0 where there is none. Tags' tokens count as
+    one text."""
+    found: dict[str, list[int]] = {role: [] for role in (WHOLE, ID, *ROLES)}
     for example in examples:
         texts = []
         for role in ROLES:
@@ -56,6 +57,8 @@ def digests(examples: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.uint6
             text = value if isinstance(value, str) else " ".join(value) if value else ""
             found[role].append(digest(text) if text else 0)
             texts += [text] if text else []
+        own = example.get("id")
+        found[ID].append(digest(own) if isinstance(own, str) else 0)
         found[WHOLE].append(digest("\n".join(texts)) if len(texts) > 1 else 0)
     arrays = {role: np.array(hashes, np.uint64) for role, hashes in found.items()}
     return {role: hashes for role, hashes in arrays.items() if hashes.any()}

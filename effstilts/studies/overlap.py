@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effstilts.data.overlap import WHOLE, Digests, Overlap, known_texts, overlaps
+from effstilts.data.overlap import ID, WHOLE, Digests, Overlap, known_texts, overlaps
 from effstilts.procedure import Graph
 from effstilts.tasks.task import SplitName
 from effstilts.workbench import Source, Step, TaskPart, Workbench
@@ -59,6 +59,8 @@ def sentence(overlap: dict[str, Any]) -> str:
         return f"overlap: an earlier phase trains on {overlap['trained']}, which the target is trained on as well"
     share = 100 * overlap["rows"] / max(overlap["of"], 1)
     stand = "stand whole" if overlap["role"] == WHOLE else f"have their {overlap['role']}"
+    if overlap["role"] == ID:
+        stand = "are, by their id, questions that stand, if in another language,"
     return (
         f"overlap: {overlap['rows']:,} of {overlap['of']:,} {overlap['split']} rows of {overlap['evaluated']} "
         f"({share:.1f} %) {stand} in the training rows of {overlap['trained']}"

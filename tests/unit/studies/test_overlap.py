@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from effstilts.cli import main
+from effstilts.data.overlap import Overlap, digests, known_texts, overlaps
 from effstilts.model.opening import save
 from effstilts.store import Store
 from effstilts.synthetic import rows
@@ -35,7 +36,9 @@ def squad(texts: list[str]) -> dict[str, Any]:
     paragraphs = [
         {
             "context": text,
-            "qas": [{"id": text, "question": "what?", "answers": [{"text": text.split()[0], "answer_start": 0}]}],
+            "qas": [
+                {"id": str(len(text)), "question": "what?", "answers": [{"text": text.split()[0], "answer_start": 0}]}
+            ],
         }
         for text in texts
     ]
@@ -79,3 +82,17 @@ def test_where_nothing_meets_nothing_is_said(leaky: Path, capsys: pytest.Capture
     arguments = [str(leaky / "leaky.yaml"), "--store", str(leaky / "store"), "--data", str(leaky), "--offline"]
     assert main(["plan", *arguments, "--overlap", "--set", "targets=[]"]) == 0
     assert capsys.readouterr().out.strip().endswith("no overlap")
+
+
+def test_a_question_in_another_language_is_known_by_its_id(tmp_path: Path) -> None:
+    """MLQA's questions are the same ones in every language."""
+    ids = [f"{i:040x}" for i in range(3)]
+    english, german = (
+        [{"id": name, "question": f"{word} {name}", "context": f"{word} text {name}" * 3} for name in ids[start:]]
+        for word, start in (("what", 0), ("was", 1))
+    )
+    short = [{"id": "17", "question": "anything at all, of whatever length"}]
+    known = known_texts(digests([*english, *short]))
+    assert overlaps(known, digests([*german, *short[:0]])) == [Overlap("id", 2, 2)]
+    assert overlaps(known, digests([{"id": "17", "question": "something else of twenty letters"}])) == []
+    assert overlaps(known, digests([{"id": 17, "text": "something else of twenty letters"}])) == []
