@@ -21,6 +21,8 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .8rem; font-size: 12.5px; 
 svg { width: 100%; height: auto } h2 { margin: 2rem 0 .3rem } .small { color: #666 }
 """
 _HEIGHT, _TOP, _BOTTOM, _LEFT = 260, 14, 34, 40
+# Corners around a point: a square, a triangle, a diamond.
+_SHAPES = (((-4, -4), (4, -4), (4, 4), (-4, 4)), ((0, -5), (5, 4), (-5, 4)), ((0, -5), (5, 0), (0, 5), (-5, 0)))
 
 
 def page(record: Record) -> str:
@@ -65,20 +67,35 @@ def _picture(cells: Sequence[Record], arms: Sequence[str]) -> str:
             scores = [c["score"] for c in cells if (c["arm"], c["language"]) == (arm, language)]
             if not scores:
                 continue
+            failed = any(
+                c.get("collapsed") or c.get("failed") for c in cells if (c["arm"], c["language"]) == (arm, language)
+            )
             x, colour = middle + 14 * (j - (len(arms) - 1) / 2), _COLOURS[j % len(_COLOURS)]
             low, high, point = y(min(scores)), y(max(scores)), y(statistics.median(scores))
             title = f"{arm}, {language}: {statistics.median(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
+            title += ", a run failed" * failed
             parts.append(f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{low:.1f}' y2='{high:.1f}' stroke='{colour}'/>")
-            parts.append(f"<circle cx='{x:.1f}' cy='{point:.1f}' r='4' fill='{colour}'>")
-            parts.append(f"<title>{escape(title)}</title></circle>")
+            parts.append(_point(j, x, point, failed, f"<title>{escape(title)}</title>"))
     legend, x = [], float(_LEFT)
     for j, arm in enumerate(arms):
-        legend.append(f"<circle cx='{x + 5:.0f}' cy='{_HEIGHT + 2}' r='4' fill='{_COLOURS[j % len(_COLOURS)]}'/>")
+        legend.append(_point(j, x + 5, _HEIGHT + 2))
         legend.append(f"<text x='{x + 14:.0f}' y='{_HEIGHT + 6}'>{escape(arm)}</text>")
         x += 30 + 7.5 * len(arm)
     box = f"0 0 {max(width, int(x))} {_HEIGHT + 14}"
     style = f"font-size:12px;max-width:{max(width, int(x))}px"
     return f"<svg viewBox='{box}' style='{style}' role='img'>{''.join(parts + legend)}</svg>"
+
+
+def _point(arm: int, x: float, y: float, hollow: bool = False, inside: str = "") -> str:
+    """The mark of the arm of that number: seven colours, and beyond them other shapes. hollow: of a run that failed."""
+    colour, beyond = _COLOURS[arm % len(_COLOURS)], arm // len(_COLOURS)
+    if beyond:
+        corners = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in _SHAPES[(beyond - 1) % len(_SHAPES)])
+        name, shape = "polygon", f"points='{corners}'"
+    else:
+        name, shape = "circle", f"cx='{x:.1f}' cy='{y:.1f}' r='4'"
+    fill = f"fill='white' stroke='{colour}' stroke-width='2'" if hollow else f"fill='{colour}'"
+    return f"<{name} {shape} {fill}>{inside}</{name}>"
 
 
 def _sentence(machine: Mapping[str, Any]) -> str:

@@ -142,7 +142,7 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
 def notes(cells: Sequence[Record]) -> list[str]:
     """What a reader of the numbers must know: seeds, optimistic columns, what is missing, collapsed runs."""
     found = []
-    seeds = unique(cell["seed"] for cell in cells)
+    seeds = unique(cell["seed"] for cell in cells if "score" in cell)
     if len(seeds) > 1:
         found.append(f"median over seeds {', '.join(map(str, seeds))}; ± half the range; differences seed by seed")
         if len(seeds) < _SEEDS_FOR_A_TEST and len(unique(cell["arm"] for cell in cells)) > 1:
@@ -173,21 +173,23 @@ def _mark(cells: Sequence[Record], arms: Sequence[str], languages: Sequence[str]
 
 
 def _scores(cells: Sequence[Record], arm: str, language: str) -> list[float]:
-    return [cell["score"] for cell in cells if (cell["arm"], cell["language"]) == (arm, language)]
+    """Of each step one: what seeds share has no spread."""
+    own = [cell for cell in cells if (cell["arm"], cell["language"]) == (arm, language)]
+    return list({_made_by(cell): cell["score"] for cell in own}.values())
+
+
+def _made_by(cell: Record) -> Any:
+    return cell.get("step", cell["seed"])
 
 
 def _means(cells: Sequence[Record], arm: str, languages: Sequence[str]) -> list[float]:
-    """For each seed the mean over languages, where all of them are there."""
-    means = []
+    """For each seed the mean over languages, where all of them are there; of seeds that share their steps one."""
+    means: dict[Any, float] = {}
     for seed in unique(cell["seed"] for cell in cells):
-        own = [
-            cell["score"]
-            for cell in cells
-            if cell["arm"] == arm and cell["seed"] == seed and cell["language"] in languages
-        ]
+        own = [c for c in cells if (c["arm"], c["seed"]) == (arm, seed) and c["language"] in languages]
         if len(own) == len(languages):
-            means.append(statistics.fmean(own))
-    return means
+            means[tuple(map(_made_by, own))] = statistics.fmean(cell["score"] for cell in own)
+    return list(means.values())
 
 
 def differences(cells: Sequence[Record], base: str, arm: str, languages: Sequence[str]) -> list[float]:

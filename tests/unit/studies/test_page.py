@@ -98,3 +98,19 @@ def test_what_the_same_numbers_would_cost_without_sharing() -> None:
     waiting = [{**cell("nli", "e2"), "score": None}]
     del waiting[0]["score"]
     assert sharing({"steps": steps, "cells": waiting}) == (0, 0)
+
+
+def test_no_two_arms_look_alike_and_failed_runs_are_hollow() -> None:
+    arms = [f"arm {i}" for i in range(17)]
+    made = whole()
+    first = dict(made["cells"][0], collapsed="", failed=[])
+    made["cells"] = [dict(first, arm=arm) for arm in arms]
+    made["cells"][3]["collapsed"] = "one answer"
+    marks = [
+        (tag, attributes.get("fill"), [part.count(",") for part in attributes.get("points", "").split()])
+        for tag, attributes in Reader(page(made)).tags
+        if tag in ("circle", "polygon")
+    ]
+    legend = marks[len(arms) :]
+    assert len(legend) == len(arms) == len({str(mark) for mark in legend})
+    assert [i for i, mark in enumerate(marks[: len(arms)]) if mark[1] == "white"] == [3]

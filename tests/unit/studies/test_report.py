@@ -70,3 +70,18 @@ def test_what_is_missing_is_counted() -> None:
     partial = three_seeds()
     del partial["cells"][0]["score"]
     assert "1 of 18 numbers are not there yet" in table(partial)
+
+
+def test_seeds_that_share_a_step_are_one_measurement() -> None:
+    """The baseline's retrieval is one step for all seeds; seeds that were not run yet are not spoken of."""
+    made = three_seeds()
+    for cell in made["cells"]:
+        cell["step"] = "retrieve-1" if cell["arm"] == "baseline" else f"retrieve-{cell['seed'] + 1}"
+        if cell["arm"] == "baseline":
+            cell["score"] = 50.0
+        if cell["seed"] == 3:
+            del cell["score"]
+    text = table(made)
+    assert row(text, "baseline") == ["50.0"] * 4
+    assert "±" in "".join(row(text, "arm "))
+    assert "median over seeds 1, 2;" in text and "2 seeds cannot give one below 0.5" in text
