@@ -50,6 +50,39 @@ def test_models_of_a_run_stand_side_by_side(
     assert "</svg>" in picture and not list(tmp_path.glob(".r.*"))
 
 
+def test_a_runs_own_settings_are_measured_unless_others_are_asked_for(
+    trained: tuple[Path, dict[str, Any]], tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, _ = trained
+    settings = (
+        "{tasks: [synthetic/tatoeba], languages: [qaa], layer: 2, layers: {synthetic/tatoeba: 0}, space: centre, "
+        "margin: distance, neighbours: 3, rows: 40}"
+    )
+    words = ["run", str(tiny_recipe), "--store", str(store), "--quiet", "--offline", "--set", "targets=[]"]
+    assert main([*words, "--set", f"retrieval={settings}", "--set", "name=own", "--set", "arms=[nli]"]) == 0
+    (cell,) = Store(store).read_run("own")["cells"]
+    capsys.readouterr()
+    words = ["retrieve", "own:nli", "--tasks", "synthetic/tatoeba", "--languages", "qaa", "--store", str(store)]
+    assert main([*words, "--offline", "--picture", "none"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{cell['score']:.1f}" in shown
+    assert "layer 0 mean, margin distance, neighbours 3, space centre, the first 40 rows alone" in shown
+    assert main([*words, "--offline", "--picture", "none", "--layer", "1", "--space", "none", "--rows", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "layer 1 mean, margin distance, neighbours 3" in shown and "centre" not in shown and "alone" not in shown
+
+
+def test_what_was_measured_is_shown_if_a_later_model_cannot_be_read(
+    trained: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, _ = trained
+    capsys.readouterr()
+    words = ["retrieve", "tiny:nli", "tiny:nlu", "--tasks", "synthetic/tatoeba", "--languages", "qaa"]
+    assert main([*words, "--store", str(store), "--offline", "--picture", "none"]) == 2
+    shown = capsys.readouterr()
+    assert "tiny:nli" in shown.out and "did you mean 'nli'" in shown.err
+
+
 def test_an_arm_is_exported_with_its_adapter_merged(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     store, _ = trained
     words = ["export", "tiny", str(tmp_path / "out"), "--arm", "lora", "--store", str(store), "--offline"]

@@ -129,20 +129,22 @@ class Retrieve(DataPlaces, Places):
     layers: str = ""
     """A sweep: all, or hidden states (0 is the embedding output) separated by commas."""
     layer: int = -1
-    """The layer of the table; -1: the run's own, a sentence-transformers model's last, else the protocol's."""
+    """The layer of the table; -1: the run's own for the task, a sentence-transformers model's last, else the
+    protocol's."""
     pooling: str = ""
     """mean, cls, weighted, or several separated by commas: then a sweep over them. Default: the run's or the
     sentence-transformers model's, else mean."""
     special_tokens: bool = True
     """Whether the mean counts <s> and </s>; a run that left them out leaves them out here."""
     margin: Literal["", "ratio", "distance", "absolute", "csls"] = ""
-    """Default: cosine for aligned sentences, ratio for mining."""
-    k: int = 4
-    """Neighbours of the margin."""
-    space: Literal["none", "centre", "language_mean", "whiten"] = "none"
-    """What is taken from the vectors first, fitted on the compared sentences without labels."""
-    rows: int = 0
-    """First rows used, 0: all. Fewer candidates are easier to find: no benchmark's number."""
+    """Default: the run's, else cosine for aligned sentences, ratio for mining."""
+    k: int = 0
+    """Neighbours of the margin; 0: the run's, else 4."""
+    space: Literal["", "none", "centre", "language_mean", "whiten"] = ""
+    """What is taken from the vectors first, fitted on the compared sentences without labels; default: the run's, else
+    none."""
+    rows: int = -1
+    """First rows used, 0: all; -1: the run's, else all. Fewer candidates are easier to find: no benchmark's number."""
     revision: str = ""
     """Commit of the hub ids."""
     picture: str = "retrieval.png"
@@ -155,7 +157,6 @@ class Retrieve(DataPlaces, Places):
     def execute(self) -> int:
         from effstilts.data.sources import DataConfig
         from effstilts.log import Log
-        from effstilts.recipe import Retrieval
         from effstilts.store import Store
         from effstilts.studies import picture, retrieval
         from effstilts.studies.trained import open_named
@@ -166,7 +167,7 @@ class Retrieve(DataPlaces, Places):
         hows = _words(self.pooling)
         if set(hows) - {"mean", "cls", "weighted"}:
             raise RecipeError(f"--pooling {self.pooling}: mean, cls, weighted, or several with commas")
-        if self.k < 1 or self.rows < 0 or self.layer < -1 or self.batch_tokens < 1:
+        if self.k < 0 or self.rows < -1 or self.layer < -1 or self.batch_tokens < 1:
             raise RecipeError(
                 "--k and --batch-tokens are 1 or more, --rows 0 or more, --layer counted from 0, the embedding output"
             )
@@ -175,18 +176,24 @@ class Retrieve(DataPlaces, Places):
         path = None if self.picture in ("none", "") else Path(self.picture)
         if path is not None:
             picture.check(path)
-        settings = Retrieval(
-            layer=self.layer, special_tokens=self.special_tokens, margin=self.margin, neighbours=self.k,
-            space=self.space, rows=self.rows, batch_tokens=self.batch_tokens,
-        )  # fmt: skip
-        wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), hows, settings)
+        asked: dict[str, Any] = {"batch_tokens": self.batch_tokens, "special_tokens": self.special_tokens}
+        asked |= {"layer": self.layer} if self.layer >= 0 else {}
+        asked |= {"margin": self.margin} if self.margin else {}
+        asked |= {"neighbours": self.k} if self.k else {}
+        asked |= {"space": self.space} if self.space else {}
+        asked |= {"rows": self.rows} if self.rows >= 0 else {}
+        wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), hows, asked)
         log = Log(quiet=self.quiet)
         store = Store(self.store)
         bench = Workbench(store, DataConfig(self.root(), "auto", self.offline), log, {})
-        cells = []
-        for name in dict.fromkeys(self.models):
-            cells += retrieval.measure(open_named(name, store, self.revision, self.offline), wanted, bench, log)
-        print(retrieval.tables(cells))
+        cells: list[dict[str, Any]] = []
+        try:
+            for name in dict.fromkeys(self.models):
+                cells += retrieval.measure(open_named(name, store, self.revision, self.offline), wanted, bench, log)
+        finally:
+            # What the models before gave is not lost with one that cannot be read.
+            if cells:
+                print(retrieval.tables(cells))
         if path is not None:
             import json
 

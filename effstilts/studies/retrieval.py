@@ -23,50 +23,59 @@ from effstilts.studies.trained import Named
 from effstilts.tasks.task import Task
 from effstilts.workbench import TaskPart, Workbench
 
+# Settings beside layer and pooling that numbers depend on, and what is usual.
+_SHOWN = {"margin": "", "neighbours": 4, "mode": "max", "space": "none", "rows": 0, "special_tokens": True}
+
 
 @dataclass(frozen=True)
 class Wanted:
     """What is measured. layers: hidden states, or "all"; none: the run's own or the protocol's. hows: ways of pooling,
-    the first for the table; none: each model's own. settings: margin, space and the like; its layer stands for no
-    model, -1 leaves each model its own, and its pooling is not used."""
+    the first for the table; none: each model's own. asked: fields of `Retrieval` that stand for every model; the others
+    are its run's, or the defaults."""
 
     tasks: tuple[str, ...]
     languages: tuple[str, ...]
     layers: tuple[int, ...] | Literal["all"]
     hows: tuple[How, ...]
-    settings: Retrieval
+    asked: Mapping[str, Any]
 
 
 def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[dict[str, Any]]:
     """A cell for each task and language of one model. RecipeError, DataError or ModelError before anything is
     computed where a task, a language or a layer does not exist."""
     opened = named.encoder.to(bench.device).eval()
-    ours = named.asked(wanted.settings.layer, next(iter(wanted.hows), ""), wanted.settings.special_tokens)
-    settings = replace(wanted.settings, layer=ours.layer, pooling=ours.pooling, special_tokens=ours.special_tokens)
-    (own,) = poolings(opened, settings)
-    layers = range(opened.depth + 1) if wanted.layers == "all" else wanted.layers
-    over = poolings(opened, settings, list(layers), wanted.hows)
-    plan = []
     tasks = [bench.task(name) for name in wanted.tasks]
     known = list(dict.fromkeys(language for task in tasks for language in task.languages))
     for language in wanted.languages:
         if language not in known:
             hint = did_you_mean(language, known)
             raise RecipeError(f"--languages: no language {language!r} in the tasks named{hint}")
+    plan = []
     for task in tasks:
         evaluator_of(task, "--tasks")
+        settings = _settings(named, wanted, task)
+        (own,) = poolings(opened, settings)
+        layers = range(opened.depth + 1) if wanted.layers == "all" else wanted.layers
+        over = poolings(opened, settings, list(layers), wanted.hows)
         some = tuple(language for language in wanted.languages if language in task.languages)
         if wanted.languages and not some:
             some = wanted.languages
-        plan += [(task, language, *at) for language, at in retrieval_splits(bench, task, some).items()]
+        for language, (split, tune) in retrieval_splits(bench, task, some).items():
+            plan.append((task, language, split, tune, own, over, settings))
     cells = []
     with log.progress(len(plan), named.name) as progress:
-        for task, language, split, tune in plan:
-            cells.append(
-                {"model": named.name, **_cell(opened, task, language, split, tune, own, over, settings, bench)}
-            )
-            progress.advance(note=f"{task.name} {language}")
+        for work in plan:
+            cells.append({"model": named.name, **_cell(opened, *work, bench)})
+            progress.advance(note=f"{work[0].name} {work[1]}")
     return cells
+
+
+def _settings(named: Named, wanted: Wanted, task: Task) -> Retrieval:
+    """A task's settings as the model's run has them, with what is asked for instead."""
+    own = named.retrieval
+    asked = {"layer": own.layers.get(task.name, own.layer), **wanted.asked}
+    pooling, special = next(iter(wanted.hows), own.pooling), asked.pop("special_tokens", True) and own.special_tokens
+    return replace(own, layers={}, pooling=pooling, special_tokens=special, **asked)
 
 
 def _cell(
@@ -96,6 +105,7 @@ def _cell(
         "score": shown.score,
         "metrics": shown.metrics,
         "facts": shown.facts,
+        "settings": {name: getattr(settings, name) for name in _SHOWN},
         "sweep": [
             {"layer": p.layer, "pooling": p.how, "score": outcome.score, "metrics": outcome.metrics}
             for p, outcome in sweep.outcomes.items()
@@ -131,15 +141,34 @@ def _languages(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
     title = f"{task}: {' / '.join(_unique(cells, 'metric'))}, {' / '.join(_unique(cells, 'split'))} set"
     layers = {model: _layer_of(next(c for c in cells if c["model"] == model)) for model in models}
     note = "; ".join(f"{model}: {text}" for model, text in layers.items())
-    return f"{title}\n{_grid(heads, rows)}\n{note}"
+    return "\n".join([title, _grid(heads, rows), note, *_found(cells)])
+
+
+def _found(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of mining: precision, recall and threshold of each number."""
+    lines = []
+    for cell in cells:
+        metrics, suffix = cell["metrics"], cell["metric"].removeprefix("f1")
+        if f"precision{suffix}" not in metrics:
+            continue
+        cuts = ", ".join("none" if value is None else f"{value:.4f}" for value in cell["facts"]["threshold"])
+        lines.append(
+            f"{cell['model']} {cell['language']}: precision {metrics[f'precision{suffix}']:.1f}, recall "
+            f"{metrics[f'recall{suffix}']:.1f}, threshold {cuts} ({cell['facts']['threshold_from']})"
+        )
+    return lines
 
 
 def _layer_of(cell: Mapping[str, Any]) -> str:
-    facts = cell["facts"]
+    facts, settings = cell["facts"], cell["settings"]
+    odd = [f"{name} {settings[name]}" for name, usual in _SHOWN.items() if settings[name] != usual]
+    if settings["rows"]:
+        odd[odd.index(f"rows {settings['rows']}")] = f"the first {settings['rows']:,} rows alone: no benchmark's number"
+    more = "".join(f", {text}" for text in odd)
     if "chosen" in facts:
         picked = list(dict.fromkeys(f"{layer} {how}" for layer, how in facts["chosen"]))
-        return f"layer {', '.join(picked)} ({'dev' if cell['metric'] == 'f1' else 'other folds'} chose)"
-    return f"layer {facts['layer']} {facts['pooling']}"
+        return f"layer {', '.join(picked)} ({'dev' if cell['metric'] == 'f1' else 'other folds'} chose){more}"
+    return f"layer {facts['layer']} {facts['pooling']}{more}"
 
 
 def _sweep(cells: Sequence[Mapping[str, Any]]) -> str:
