@@ -155,16 +155,19 @@ def _cell(cells: Sequence[Record], place: tuple[str, str], arm: str, base: str) 
         return "-"
     values = [fmean(scores.values()) for scores in ours.values()]
     text = f"{median(values):.1f}"
-    if len(values) > 1:
-        text += f" ± {(max(values) - min(values)) / 2:.1f}"
     # A baseline without phase 2 on the encoder as it is has one retrieval for all seeds.
+    if any(scores != next(iter(ours.values())) for scores in ours.values()):
+        text += f" ± {(max(values) - min(values)) / 2:.1f}"
     pairs = [(ours[seed], theirs.get(seed, next(iter(theirs.values())))) for seed in ours] if theirs else []
     if arm == base or not pairs:
         return text
     languages = list(pairs[0][0])
     differences = [fmean(a[language] - b[language] for a, b in pairs) for language in languages]
     text += f" ({fmean(differences):+.1f}"
-    return text + (f", p {sign_flip_test(differences).p_value:.2f})" if len(differences) > 5 else ")")
+    if len(differences) <= 5:
+        return text + ")"
+    p_value = sign_flip_test(differences).p_value
+    return text + (f", p {p_value:.2f})" if p_value >= 0.01 else ", p < 0.01)")
 
 
 def cost(record: Record) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from effstilts.commands.places import DataPlaces, Places
+from effstilts.errors import RecipeError
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Score:
         from effstilts.store import write_atomic
         from effstilts.studies.xtreme_table import score_table
 
+        if self.json is not None and not self.json.resolve().parent.is_dir():
+            raise RecipeError(f"--json {self.json}: its folder does not exist")
         benchmark = BENCHMARKS[self.version]
         scores = score_folders(benchmark, self.predictions, self.labels, self.partial, self.seqeval)
         report = official_report(benchmark, scores)

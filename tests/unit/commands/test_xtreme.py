@@ -48,6 +48,8 @@ def test_xtreme_r_and_partial(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["xtreme", "score", str(tmp_path / "none"), str(tmp_path)]) == 3
     assert "none does not exist" in capsys.readouterr().err
+    assert main(["xtreme", "score", str(tmp_path), str(tmp_path), "--json", str(tmp_path / "no" / "x.json")]) == 2
+    assert "its folder does not exist" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert main(["xtreme", "submit", "--store", str(tmp_path)]) == 2
     assert "name a run" in capsys.readouterr().err
     assert main(["xtreme", "submit", "none", "--store", str(tmp_path)]) == 5

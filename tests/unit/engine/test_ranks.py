@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,30 @@ def test_contradictions_are_named(tmp_path: Path, change: dict[str, Any], messag
     path.write_text(json.dumps({"zero_optimization": {"stage": 2}, **change}))
     with pytest.raises(RecipeError, match=message):
         resolve(Spread(config=str(path)), Training(), 2, 768)
+
+
+TRAINER = """
+import json, sys
+from types import SimpleNamespace
+from transformers import TrainingArguments
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+for path in sys.argv[1:]:
+    config = HfTrainerDeepSpeedConfig(path)
+    config.trainer_config_process(TrainingArguments(output_dir="out", bf16=False, use_cpu=True))
+    sizes = SimpleNamespace(hidden_size=32, hidden_sizes=None, text_config=None)
+    config.trainer_config_finalize(None, SimpleNamespace(config=sizes), 10)
+    assert "auto" not in json.dumps(config.config), path
+"""
+
+
+@pytest.mark.slow
+def test_the_trainer_of_transformers_fills_in_every_auto(tmp_path: Path) -> None:
+    """In a process of its own: accelerate is imported by it, and stays."""
+    pytest.importorskip("deepspeed")
+    paths = map(str, shipped().values())
+    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+    done = subprocess.run([sys.executable, "-c", TRAINER, *paths], cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
