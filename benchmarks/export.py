@@ -12,7 +12,10 @@ from pathlib import Path
 from effstilts.store import Store
 from effstilts.studies.report import table
 
-KEPT = ("section", "arm", "seed", "task", "language", "split", "metric", "score", "metrics", "examples", "collapsed")
+KEPT = (
+    "section", "arm", "seed", "task", "language", "split", "metric", "score", "metrics", "examples", "collapsed",
+    "failed", "training_language", "selected_on", "step",
+)  # fmt: skip
 
 
 def main() -> None:

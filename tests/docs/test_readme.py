@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 import yaml
 
 from effstilts.recipe_reader import load_recipe, shipped_recipes
+from effstilts.studies.report import table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,3 +59,20 @@ def test_the_recipe_in_the_readme_reads(tmp_path: Path) -> None:
 def test_shipped_recipes_are_named() -> None:
     for name in shipped_recipes():
         assert f"`{name}`" in README
+
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("name", ["quickstart-3-seeds", "real-small-3-seeds"])
+def test_a_results_text_is_that_of_its_numbers(name: str) -> None:
+    record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    text = (RESULTS / f"{name}.txt").read_text(encoding="utf-8")
+    assert table(record, width=118) + "\n" == text
+
+
+def test_the_results_are_of_the_recipe_that_is_shipped() -> None:
+    assert (RESULTS / "quickstart-3-seeds.txt").read_text(encoding="utf-8") in README
+    record = json.loads((RESULTS / "quickstart-3-seeds.json").read_text(encoding="utf-8"))
+    shipped = load_recipe("quickstart", ["seeds=[1,2,3]", "name=quickstart-3-seeds"])
+    assert record["recipe"] == json.loads(json.dumps(asdict(shipped)))

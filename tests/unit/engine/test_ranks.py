@@ -113,9 +113,10 @@ from transformers import TrainingArguments
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 for path in sys.argv[1:]:
     config = HfTrainerDeepSpeedConfig(path)
-    config.trainer_config_process(TrainingArguments(output_dir="out", bf16=False, use_cpu=True))
+    arguments = TrainingArguments(output_dir="out", bf16=False, use_cpu=True)
+    config.trainer_config_process(arguments)
     sizes = SimpleNamespace(hidden_size=32, hidden_sizes=None, text_config=None)
-    config.trainer_config_finalize(None, SimpleNamespace(config=sizes), 10)
+    config.trainer_config_finalize(arguments, SimpleNamespace(config=sizes), 10)
     assert "auto" not in json.dumps(config.config), path
 """
 
