@@ -71,7 +71,7 @@ def memory_caption(tree: Tree) -> str:
         f"Sizes: encoders of random weights in XLM-R's shapes, one step of {case['rows']} x {case['width']} tokens, "
         f"weights and moments in fp32, products in bf16 unless said otherwise, the peak (`{node['measured']}`) beyond "
         f"what the libraries take. Trained parameters without the head; carried on: bytes that a phase hands to the "
-        f"next; tokens: {clock}, the median, lowest to highest. {on['device']}, threads: {on['threads']}, "
+        f"next; tokens: {clock}, of one update, or the median of several, lowest to highest. {on['device']}, threads: {on['threads']}, "
         f"torch {on['torch']}."
     )
 
@@ -103,7 +103,7 @@ def _costs(node: Tree) -> list[str]:
         size(node["optimizer_bytes"]),
         gib(taken(node)),
         "-",
-        f"{median(found):,.0f} ({min(found):,.0f} to {max(found):,.0f})",
+        f"{median(found):,.0f}" + (f" ({min(found):,.0f} to {max(found):,.0f})" if len(found) > 1 else ""),
         f"{node['flops'] / node['tokens'] / 1e9:.2f}",
     ]
 
