@@ -71,8 +71,8 @@ def memory_caption(tree: Tree) -> str:
         f"Sizes: encoders of random weights in XLM-R's shapes, one step of {case['rows']} x {case['width']} tokens, "
         f"weights and moments in fp32, products in bf16 unless said otherwise, the peak (`{node['measured']}`) beyond "
         f"what the libraries take. Trained parameters without the head; carried on: bytes that a phase hands to the "
-        f"next; tokens: {clock}, of one update, or the median of several, lowest to highest. {on['device']}, threads: {on['threads']}, "
-        f"torch {on['torch']}."
+        f"next; tokens: {clock}, of one update, or the median of several, lowest to highest. {on['device']}, threads: "
+        f"{on['threads']}, torch {on['torch']}."
     )
 
 
