@@ -8,10 +8,9 @@ from effstilts.errors import INTERRUPTED, say
 
 def run() -> int:
     """The exit code. What an interruption finds is said while the command line is still being imported, too."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Where a terminal's encoding lacks a sign (← of labels), a question mark stands for it.
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: where the encoding lacks a sign (← of labels) its number stands there, in JSON as well.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from effstilts.cli import main
 

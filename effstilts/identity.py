@@ -35,7 +35,9 @@ _ADALORA = ("initial_rank", "budget_warmup", "budget_settle", "allocate_every", 
 def of_training(training: Training) -> dict[str, Any]:
     """Of a training's settings those that its weights depend on."""
     kept = {k: v for k, v in dataclasses.asdict(training).items() if k not in _NOT_IN_KEY}
-    return {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != getattr(Training, k)}
+    # Once some parameters that frozen blocks read went on training.
+    frozen = {"frozen": 2} if training.freeze_embeddings or training.freeze_layers else {}
+    return {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != getattr(Training, k)} | frozen
 
 
 def of_method(method: Method, base: Source | Step) -> dict[str, Any]:
@@ -49,7 +51,9 @@ def of_method(method: Method, base: Source | Step) -> dict[str, Any]:
     if method.name != "adalora":
         for field_ in _ADALORA:
             del fields[field_]
-    return {**fields, "carry": carry}
+    # Once the frozen adapter below kept its dropout.
+    below = {"below": 2} if carry == "stack" and isinstance(base, Step) and base.method.dropout else {}
+    return {**fields, "carry": carry, **below}
 
 
 def of_part(bench: Workbench, part: TaskPart, split: SplitName) -> Mapping[str, Any]:

@@ -41,10 +41,12 @@ class Run(RecipeChoice):
             Hours(self.budget) as hours,
             self.opened(quiet=self.quiet, local_rank=self.local_rank) as (recipe, bench, graph),
         ):
-            bench.ranks.require_same(str(self.budget > 0), "--budget, on one and not on the other")
+            bench.ranks.require_same(str(self.budget > 0), "values of --budget")
             overlaps = find_overlaps(graph, bench) if bench.ranks.leads else []
             if bench.ranks.leads and graph.cells and not overlaps:
-                bench.log.say("overlap: none, no text of 20 letters or more is both trained on and evaluated")
+                bench.log.say(
+                    "overlap: none, no text of 20 letters or more and no question (by its id) is both trained on and evaluated"
+                )
             for overlap in overlaps:
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))
@@ -73,10 +75,11 @@ class Plan(RecipeChoice):
         from effstilts.studies.plan import describe
 
         with self.opened(quiet=True, events=False) as (recipe, bench, graph):
-            check(graph.steps, bench)
             print(describe(recipe, bench, graph))
             if self.overlap:
                 print("\n".join(map(sentence, find_overlaps(graph, bench))) or "no overlap")
+            # Last: a plan is of use where its run could not be, too.
+            check(graph.steps, bench)
         return 0
 
 

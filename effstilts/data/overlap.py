@@ -24,6 +24,8 @@ Digests = Mapping[str, NDArray[np.uint64]]
 VERSION = 3
 WHOLE, ID = "whole", "id"
 ROLES = ("text", "text_pair", "prompt", "question", "context", "source", "target", "tokens")
+# Ids that no two data sets give by chance: SQuAD's, MLQA's, UUIDs.
+_HASH = re.compile(r"[0-9a-f-]{24,}")
 _WORDS = re.compile(r"\w+")
 _SHORTEST = 20
 _NONE = np.uint64(0)
@@ -58,7 +60,8 @@ def digests(examples: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.uint6
             found[role].append(digest(text) if text else 0)
             texts += [text] if text else []
         own = example.get("id")
-        found[ID].append(digest(own) if isinstance(own, str) else 0)
+        known = isinstance(own, str) and bool(example.get("question")) and _HASH.fullmatch(own) is not None
+        found[ID].append(digest(str(own)) if known else 0)
         found[WHOLE].append(digest("\n".join(texts)) if len(texts) > 1 else 0)
     arrays = {role: np.array(hashes, np.uint64) for role, hashes in found.items()}
     return {role: hashes for role, hashes in arrays.items() if hashes.any()}

@@ -45,7 +45,7 @@ def launch_of(environment: Mapping[str, str], local_rank: int = -1, connects: bo
     RecipeError if they are no whole numbers or do not fit together."""
     try:
         rank, world = int(environment.get("RANK") or 0), int(environment.get("WORLD_SIZE") or 1)
-        local = local_rank if local_rank >= 0 else int(environment.get("LOCAL_RANK", str(rank) if connects else "0"))
+        local = local_rank if local_rank >= 0 else int(environment.get("LOCAL_RANK") or (rank if connects else 0))
     except ValueError as error:
         raise RecipeError(f"RANK, WORLD_SIZE or LOCAL_RANK of the launcher is no whole number: {error}") from error
     if not 0 <= rank < world:

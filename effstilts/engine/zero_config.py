@@ -24,7 +24,7 @@ _AGREED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accum
 _REPORTED = (
     "steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger", "flops_profiler",
     "tensorboard", "wandb", "comet", "csv_monitor", "aio", "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer",
+    "zero_force_ds_cpu_optimizer", "activation_checkpointing", "timers", "checkpoint", "disable_allgather",
 )  # fmt: skip
 _KNOWN = (*_AGREED, *_REPORTED, "fp16", "bf16", "zero_optimization")
 _OF_THE_RECIPE = {"optimizer": "training.learning_rate and its neighbours", "scheduler": "training.warmup"}
@@ -33,6 +33,7 @@ _LOSSY = (
     "zero_quantized_nontrainable_weights",
     "zero_quantized_gradients",
     "zeropp_loco_param",
+    "zenflow",
 )
 
 
@@ -84,7 +85,7 @@ def resolve(spread: Spread, training: Training, world: int, hidden_size: int) ->
             raise RecipeError(
                 f"engine.config: {name}: {key!r} is the recipe's ({_OF_THE_RECIPE[key]}); take it out of the file"
             )
-        if key not in _KNOWN:
+        if key not in _KNOWN and not _is_off(key, value):
             raise RecipeError(
                 f"engine.config: {name}: {key!r} is not supported{did_you_mean(key, _KNOWN)}: what is computed is the "
                 "recipe's; take it out of the file"
@@ -112,6 +113,8 @@ def resolve(spread: Spread, training: Training, world: int, hidden_size: int) ->
     for part in ("offload_optimizer", "offload_param"):
         if _section(zero, part, name).get("device") == "nvme":
             raise RecipeError(f"engine.config: {name}: {part} to nvme is not supported; use cpu")
+        if _section(zero, part, name).get("super_offload"):
+            raise RecipeError(f"engine.config: {name}: {part}.super_offload is not supported")
     # As the Trainer of transformers fills them in.
     automatic = {
         "reduce_bucket_size": max(hidden_size**2, 1 << 20),
@@ -135,6 +138,13 @@ def resolve(spread: Spread, training: Training, world: int, hidden_size: int) ->
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
     }
+
+
+def _is_off(key: str, value: Any) -> bool:
+    """Whether a key asks for nothing."""
+    if key == "communication_data_type":
+        return value in (None, "fp32")
+    return value is None or value is False or (isinstance(value, dict) and value.get("enabled") is False)
 
 
 def _section(config: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:

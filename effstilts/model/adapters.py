@@ -194,10 +194,8 @@ def _config(encoder: Encoder, method: Method, any_rank: bool = False) -> Any:
     if method.name == "ia3":
         feedforward = {name for name in targets if name.endswith(_IA3_FEEDFORWARD)}
         return peft.IA3Config(target_modules=sorted(targets), feedforward_modules=sorted(feedforward))
-    smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
-    if method.first_rank > smallest and not any_rank:
-        raise ModelError(f"{method.name} rank {method.first_rank} is larger than a target layer's size, {smallest}")
     if method.name == "vera":
+        # Its rank is that of random matrices which all layers share: above their size, too (Kopiczko et al. 2024).
         return peft.VeraConfig(
             r=method.rank,
             target_modules=sorted(targets),
@@ -205,6 +203,9 @@ def _config(encoder: Encoder, method: Method, any_rank: bool = False) -> Any:
             save_projection=True,
             bias="none",
         )
+    smallest = min(min(linear[name].in_features, linear[name].out_features) for name in targets)
+    if method.first_rank > smallest and not any_rank:
+        raise ModelError(f"{method.name} rank {method.first_rank} is larger than a target layer's size, {smallest}")
     if method.name == "adalora":
         # The schedule is `effstilts.engine.rank_budget`'s; peft's own needs some number of steps.
         return peft.AdaLoraConfig(

@@ -136,15 +136,17 @@ class Encoder(nn.Module):
         inside = {id(p) for block in blocks for p in block.parameters()}
         below = {id(p) for block in blocks[:layers] for p in block.parameters()}
         for name, parameter in self.backbone.named_parameters():
-            if id(parameter) in below or (id(parameter) not in inside and self._is_below_blocks(name)):
+            if id(parameter) in below or (id(parameter) not in inside and self._is_below_blocks(name, layers)):
                 parameter.requires_grad_(False)
 
-    def _is_below_blocks(self, name: str) -> bool:
+    def _is_below_blocks(self, name: str, layers: int) -> bool:
         """Whether a parameter of no block is read by the lowest one; a norm after the last block is not."""
         marks: tuple[str, ...] = ("embeddings.", "embeddings_project.", "embedding_hidden_mapping_in.")
+        # MPNet's, which every block reads.
+        marks += ("relative_attention_bias.",)
         if self.config.model_type in ("deberta", "deberta-v2"):
             # The norm of its relative positions, which every block reads, and the convolution beside the first block.
-            marks += ("encoder.LayerNorm.", "encoder.conv.")
+            marks += ("encoder.LayerNorm.", *(("encoder.conv.",) if layers else ()))
         return any(mark in name for mark in marks)
 
     def check_freezing(self, layers: int) -> None:

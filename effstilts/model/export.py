@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from effstilts.errors import ModelError
 from effstilts.log import Log
@@ -194,8 +195,32 @@ def save_with_head(
             f"{type(whole).__name__} has another head than this model was trained with ({odd[0] if odd else 'no dense'}"
             "): export its encoder alone"
         )
+    whole.load_state_dict(placed)
+    _require_same_logits(encoder, whole.eval(), kind, head)
     write_model(Encoder(whole, encoder.tokenizer), folder, type(whole).__name__, placed, dtype)
     return type(whole).__name__
+
+
+@torch.no_grad()
+def _require_same_logits(encoder: Encoder, whole: Any, kind: str, head: Mapping[str, Tensor]) -> None:
+    """ModelError where the other head is another function of the same numbers: an activation is no tensor."""
+    ids = torch.arange(8).reshape(2, 4) % len(encoder.embedding)
+    was_training, mask = encoder.training, torch.ones_like(ids)
+    hidden = encoder.eval()(ids, mask)
+    encoder.train(was_training)
+    if "dense.weight" in head:
+        hidden = torch.tanh(functional.linear(hidden[:, 0], head["dense.weight"], head["dense.bias"]))
+    ours = functional.linear(hidden, head["out.weight"], head["out.bias"])
+    if kind == "choice":
+        theirs = whole(input_ids=ids[None], attention_mask=mask[None]).logits[0][:, None]
+    else:
+        found = whole(input_ids=ids, attention_mask=mask)
+        theirs = torch.stack([found.start_logits, found.end_logits], -1) if kind == "span" else found.logits
+    if not torch.allclose(theirs, ours, atol=1e-4, rtol=1e-3):
+        raise ModelError(
+            f"{type(whole).__name__} has another head than this model was trained with (its activation): export its "
+            "encoder alone"
+        )
 
 
 def _write(path: Path, value: Any) -> None:

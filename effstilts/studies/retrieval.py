@@ -129,7 +129,9 @@ def _languages(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
     models, languages = _unique(cells, "model"), _unique(cells, "language")
     score = {(cell["model"], cell["language"]): cell["score"] for cell in cells}
     rows = [(model, [score.get((model, language)) for language in languages]) for model in models]
-    for model in models[1:]:
+    settings = {cell["model"]: cell["settings"] for cell in cells}
+    # A difference is one of models, not of settings.
+    for model in [model for model in models[1:] if settings[model] == settings[models[0]]]:
         pairs = [(score.get((model, language)), score.get((models[0], language))) for language in languages]
         rows.append((f"  {model} - {models[0]}", [None if a is None or b is None else a - b for a, b in pairs]))
     heads = list(languages)

@@ -207,8 +207,8 @@ def _clear(work: Path) -> None:
 
 def _write(job: Job, write: Callable[[IO[str]], None]) -> None:
     final = replaceable(job.out)
-    # Beside what a link leads to, which may be on another disk.
-    aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    # Beside what a link leads to, which may be on another disk; by one name, which a killed run's is written over.
+    aside = final.with_name(f".{final.name}.tmp")
     with disk_errors(job.out):
         try:
             with aside.open("w", encoding="utf-8", newline="\n") as file:

@@ -88,8 +88,8 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
 
 
 def open_target(name: str, target: str, store: Store, offline: bool = False) -> Tuned:
-    """Opens what a target task of a run trained. RecipeError for a name that is no run's, a target that the run does
-    not have, or one without training; StoreError for a step that has not been made yet."""
+    """Opens what a target task of a run trained. RecipeError for a target that the run does not have, StoreError for a
+    name that is no run's and for a step that has not been made yet."""
     run, *rest = name.split(":")
     if run not in store.run_names():
         raise store.no_run(run)

@@ -32,10 +32,10 @@ def test_an_interruption_of_the_imports_is_one_line(
     assert capsys.readouterr().err == ("effstilts: interrupted; run the same command again to go on\n" if said else "")
 
 
-def test_a_terminal_without_the_signs_gets_question_marks(tmp_path: Path) -> None:
+def test_a_terminal_without_the_signs_gets_their_numbers(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "effstilts", "plan", "quickstart", "--store", str(tmp_path)]
     plan = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True, timeout=120)
-    assert plan.returncode == 0 and b"target synthetic/mnli ? baseline" in plan.stdout
+    assert plan.returncode == 0 and b"target synthetic/mnli \\u2190 baseline" in plan.stdout
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def test_the_files_at_the_top_are_the_packages() -> None:
         ({"gradient_cliping": 0.5}, "'gradient_cliping' is not supported .did you mean 'gradient_clipping'"),
         ({"torch_autocast": {"enabled": True}}, "'torch_autocast' is not supported"),
         ({"communication_data_type": "fp16"}, "'communication_data_type' is not supported"),
+        ({"zero_optimization": {"stage": 2, "zenflow": {"topk_ratio": 0.1}}}, "changes the numbers"),
         ({"prescale_gradients": True}, "'prescale_gradients' is not supported"),
         ({"steps_per_print": "auto"}, 'steps_per_print cannot be "auto"'),
         ({"bf16": {"bf16_master_weights_and_grads": True}}, "bf16.bf16_master_weights_and_grads is not supported"),
@@ -104,6 +105,13 @@ def test_contradictions_are_named(tmp_path: Path, change: dict[str, Any], messag
     path.write_text(json.dumps({"zero_optimization": {"stage": 2}, **change}))
     with pytest.raises(RecipeError, match=message):
         resolve(Spread(config=str(path)), Training(), 2, 768)
+
+
+def test_what_is_off_or_only_reports_is_let_be(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    off = {"prescale_gradients": False, "elasticity": {"enabled": False}, "communication_data_type": "fp32"}
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2}, "timers": {}, "wall_clock_breakdown": True, **off}))
+    assert resolve(Spread(config=str(path)), Training(), 2, 768)["zero_optimization"]["stage"] == 2
 
 
 TRAINER = """
