@@ -44,9 +44,8 @@ class Run(RecipeChoice):
             bench.ranks.require_same(str(self.budget > 0), "values of --budget")
             overlaps = find_overlaps(graph, bench) if bench.ranks.leads else []
             if bench.ranks.leads and graph.cells and not overlaps:
-                bench.log.say(
-                    "overlap: none, no text of 20 letters or more and no question (by its id) is both trained on and evaluated"
-                )
+                none = "no text of 20 letters or more and no question (by its id) is both trained on and evaluated"
+                bench.log.say(f"overlap: none, {none}")
             for overlap in overlaps:
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))
