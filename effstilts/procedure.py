@@ -146,10 +146,8 @@ def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Cal
 
 def check(steps: Sequence[Step], bench: Workbench) -> None:
     """RecipeError, ModelError or MissingDependencyError for what could not be carried out here, or not on this
-    encoder. What the store holds is not asked about."""
+    encoder."""
     for step in steps:
-        if bench.store.has(step.kind, step.key):
-            continue
         if step.trains:
             check_spread(bench.spread, step.training, step.method)
         bench.check_architecture(step)
@@ -353,8 +351,7 @@ def _retrieval(
 ) -> None:
     task = bench.task(name)
     evaluator_of(task, "retrieval.tasks")
-    settings = recipe.retrieval
-    settings = dataclasses.replace(settings, layer=settings.layers.get(name, settings.layer), layers={})
+    settings = recipe.retrieval.of(name)
     pool = bench.pool(task)
     for language, (split, tuned) in retrieval_splits(bench, task, settings.languages).items():
         part = TaskPart(task, language, rows=settings.rows)

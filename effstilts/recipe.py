@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -231,6 +231,10 @@ class Retrieval:
     neighbours: int = 4
     mode: Literal["max", "forward", "backward", "intersection"] = "max"
     space: Literal["none", "centre", "language_mean", "whiten"] = "none"
+
+    def of(self, task: str) -> Retrieval:
+        """The settings as that task has them."""
+        return replace(self, layer=self.layers.get(task, self.layer), layers={})
 
 
 @dataclass(frozen=True)

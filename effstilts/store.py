@@ -72,13 +72,20 @@ def write_atomic(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole(path, aside):
             aside.write_text(text, encoding="utf-8")
-            sync_file(aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+@contextmanager
+def whole(final: Path, aside: Path) -> Iterator[None]:
+    """Within this block `aside` is written; then it is on the disk and becomes `final`. After an error it is gone."""
+    try:
+        yield
+        sync_file(aside)
+        aside.replace(final)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def replaceable(path: Path) -> Path:

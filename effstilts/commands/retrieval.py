@@ -177,11 +177,14 @@ class Retrieve(DataPlaces, Places):
         if path is not None:
             picture.check(path)
         asked: dict[str, Any] = {"batch_tokens": self.batch_tokens, "special_tokens": self.special_tokens}
-        asked |= {"layer": self.layer} if self.layer >= 0 else {}
-        asked |= {"margin": self.margin} if self.margin else {}
-        asked |= {"neighbours": self.k} if self.k else {}
-        asked |= {"space": self.space} if self.space else {}
-        asked |= {"rows": self.rows} if self.rows >= 0 else {}
+        options: list[tuple[str, Any, Any]] = [
+            ("layer", self.layer, -1),
+            ("margin", self.margin, ""),
+            ("neighbours", self.k, 0),
+            ("space", self.space, ""),
+            ("rows", self.rows, -1),
+        ]
+        asked |= {name: value for name, value, unset in options if value != unset}
         wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), hows, asked)
         log = Log(quiet=self.quiet)
         store = Store(self.store)

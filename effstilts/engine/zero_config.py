@@ -80,24 +80,7 @@ def resolve(spread: Spread, training: Training, world: int, hidden_size: int) ->
     stage = zero.get("stage")
     if isinstance(stage, bool) or stage not in (1, 2, 3):
         raise RecipeError(f"engine.config: {name}: zero_optimization.stage is {stage!r}; it must be 1, 2 or 3")
-    for key, value in config.items():
-        if key in _OF_THE_RECIPE:
-            raise RecipeError(
-                f"engine.config: {name}: {key!r} is the recipe's ({_OF_THE_RECIPE[key]}); take it out of the file"
-            )
-        if key not in _KNOWN and not _is_off(key, value):
-            raise RecipeError(
-                f"engine.config: {name}: {key!r} is not supported{did_you_mean(key, _KNOWN)}: what is computed is the "
-                "recipe's; take it out of the file"
-            )
-        if key in _REPORTED and value == "auto":
-            raise RecipeError(f'engine.config: {name}: {key} cannot be "auto"')
-    for key in _LOSSY:
-        if zero.get(key):
-            raise RecipeError(f"engine.config: {name}: zero_optimization.{key} changes the numbers: not supported")
-    for key in _section(config, "bf16", name):
-        if key != "enabled":
-            raise RecipeError(f"engine.config: {name}: bf16.{key} is not supported; training.precision decides")
+    _check_keys(name, config, zero)
     if _section(config, "fp16", name).get("enabled") not in (None, False, "auto"):
         raise RecipeError(f"engine.config: {name}: fp16.enabled is not supported; use training.precision: bf16")
     bf16 = training.precision == "bf16"
@@ -138,6 +121,28 @@ def resolve(spread: Spread, training: Training, world: int, hidden_size: int) ->
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
     }
+
+
+def _check_keys(name: str, config: Mapping[str, Any], zero: Mapping[str, Any]) -> None:
+    """RecipeError for a key that is the recipe's, that changes the numbers, or that nobody knows."""
+    for key, value in config.items():
+        if key in _OF_THE_RECIPE:
+            raise RecipeError(
+                f"engine.config: {name}: {key!r} is the recipe's ({_OF_THE_RECIPE[key]}); take it out of the file"
+            )
+        if key not in _KNOWN and not _is_off(key, value):
+            raise RecipeError(
+                f"engine.config: {name}: {key!r} is not supported{did_you_mean(key, _KNOWN)}: what is computed is the "
+                "recipe's; take it out of the file"
+            )
+        if key in _REPORTED and value == "auto":
+            raise RecipeError(f'engine.config: {name}: {key} cannot be "auto"')
+    for key in _LOSSY:
+        if zero.get(key):
+            raise RecipeError(f"engine.config: {name}: zero_optimization.{key} changes the numbers: not supported")
+    for key in _section(config, "bf16", name):
+        if key != "enabled":
+            raise RecipeError(f"engine.config: {name}: bf16.{key} is not supported; training.precision decides")
 
 
 def _is_off(key: str, value: Any) -> bool:

@@ -141,12 +141,11 @@ class Encoder(nn.Module):
 
     def _is_below_blocks(self, name: str, layers: int) -> bool:
         """Whether a parameter of no block is read by the lowest one; a norm after the last block is not."""
-        marks: tuple[str, ...] = ("embeddings.", "embeddings_project.", "embedding_hidden_mapping_in.")
-        # MPNet's, which every block reads.
-        marks += ("relative_attention_bias.",)
+        # The bias is MPNet's, which every block reads.
+        marks = ["embeddings.", "embeddings_project.", "embedding_hidden_mapping_in.", "relative_attention_bias."]
         if self.config.model_type in ("deberta", "deberta-v2"):
             # The norm of its relative positions, which every block reads, and the convolution beside the first block.
-            marks += ("encoder.LayerNorm.", *(("encoder.conv.",) if layers else ()))
+            marks += ["encoder.LayerNorm.", *(["encoder.conv."] if layers else [])]
         return any(mark in name for mark in marks)
 
     def check_freezing(self, layers: int) -> None:

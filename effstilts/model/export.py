@@ -183,11 +183,10 @@ def save_with_head(
         whole = getattr(transformers, _CLASSES[kind]).from_config(config)
     prefix = f"{whole.base_model_prefix}."
     state, ours = whole.state_dict(), encoder.backbone.state_dict()
-    placed: dict[str, Tensor] = {name: ours[name.removeprefix(prefix)] for name in state if name[len(prefix) :] in ours}
+    placed: dict[str, Tensor] = {prefix + name: tensor for name, tensor in ours.items() if prefix + name in state}
     for part, places in (("dense", _DENSE), ("out", _OUT)):
-        place = next((p for p in places for q in (p, prefix + p) if f"{q}.weight" in state), None)
-        if f"{part}.weight" in head and place is not None:
-            at = place if f"{place}.weight" in state else prefix + place
+        at = next((at for place in places for at in (place, prefix + place) if f"{at}.weight" in state), None)
+        if f"{part}.weight" in head and at is not None:
             placed |= {f"{at}.{end}": head[f"{part}.{end}"] for end in ("weight", "bias")}
     odd = [name for name in state if name not in placed or placed[name].shape != state[name].shape]
     if odd or len(head) != sum(not name.startswith(prefix) or "pooler." in name for name in placed):

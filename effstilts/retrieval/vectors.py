@@ -37,9 +37,9 @@ from effstilts.store import (
     file_hash,
     read_signed,
     signed,
-    sync_file,
     sync_folder,
     unsigned,
+    whole,
     write_atomic,
 )
 
@@ -189,12 +189,8 @@ def _make_shard(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with whole(path, aside):
         save_file(arrays, str(aside), {"facts": signed(facts)})
-        sync_file(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Embedder) -> Vectors | None:
@@ -218,17 +214,12 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
         aside = folder / f"{pooling.name}.tmp"
         shape = (sentences, embedder.encoder.hidden_size)
         form = {"descr": np.dtype(str(job["dtype"])).str, "fortran_order": False, "shape": shape}
-        try:
-            # Written and not mapped: on a full disk a page that is mapped ends the process by a signal.
-            with aside.open("wb") as into:
-                np.lib.format.write_array_header_1_0(into, form)
-                for number in range(len(shards)):
-                    with safe_open(str(_shard_path(folder, number)), framework="numpy") as file:
-                        into.write(np.ascontiguousarray(file.get_tensor(pooling.name)).data)
-            sync_file(aside)
-            aside.replace(final)
-        finally:
-            aside.unlink(missing_ok=True)
+        # Written and not mapped: on a full disk a page that is mapped ends the process by a signal.
+        with whole(final, aside), aside.open("wb") as into:
+            np.lib.format.write_array_header_1_0(into, form)
+            for number in range(len(shards)):
+                with safe_open(str(_shard_path(folder, number)), framework="numpy") as file:
+                    into.write(np.ascontiguousarray(file.get_tensor(pooling.name)).data)
         arrays[pooling.name] = {**asdict(pooling), "sha256": file_hash(final)}
     sync_folder(folder)
     totals = {key: sum(facts[key] for facts in shards) for key in ("tokens", "truncated", "blank")}

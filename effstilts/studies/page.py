@@ -9,7 +9,7 @@ from typing import Any
 
 from effstilts.studies.costs import cost_table
 from effstilts.studies.overlap import of_evaluation
-from effstilts.studies.report import notes, task_tables, unique
+from effstilts.studies.report import mark, notes, task_tables, unique
 
 Record = Mapping[str, Any]
 
@@ -67,9 +67,7 @@ def _picture(cells: Sequence[Record], arms: Sequence[str]) -> str:
             scores = [c["score"] for c in cells if (c["arm"], c["language"]) == (arm, language)]
             if not scores:
                 continue
-            failed = any(
-                c.get("collapsed") or c.get("failed") for c in cells if (c["arm"], c["language"]) == (arm, language)
-            )
+            failed = bool(mark(cells, [arm], [language]))
             x, colour = middle + 14 * (j - (len(arms) - 1) / 2), _COLOURS[j % len(_COLOURS)]
             low, high, point = y(min(scores)), y(max(scores)), y(statistics.median(scores))
             title = f"{arm}, {language}: {statistics.median(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"

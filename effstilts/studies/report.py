@@ -110,15 +110,15 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
     for arm in arms:
         values = {language: _scores(done, arm, language) for language in languages}
         by_arm[arm] = values
-        texts = [_cell(values[language]) + _mark(done, [arm], [language]) for language in languages]
+        texts = [_cell(values[language]) + mark(done, [arm], [language]) for language in languages]
         if len(foreign) > 1:
-            texts.append(_cell(_means(done, arm, foreign)) + _mark(done, [arm], foreign))
+            texts.append(_cell(_means(done, arm, foreign)) + mark(done, [arm], foreign))
         rows.append((arm, texts + [""] * tested))
     for arm in arms[1:]:
         both = [arms[0], arm]
-        texts = [_difference(done, arms[0], arm, [language]) + _mark(done, both, [language]) for language in languages]
+        texts = [_difference(done, arms[0], arm, [language]) + mark(done, both, [language]) for language in languages]
         if len(foreign) > 1:
-            texts.append(_difference(done, arms[0], arm, foreign) + _mark(done, both, foreign))
+            texts.append(_difference(done, arms[0], arm, foreign) + mark(done, both, foreign))
         if tested:
             texts.append(_p_value(differences(done, arms[0], arm, foreign or languages)))
         rows.append((f"  {arm} - {arms[0]}", texts))
@@ -166,7 +166,7 @@ def notes(cells: Sequence[Record]) -> list[str]:
     return found + problems
 
 
-def _mark(cells: Sequence[Record], arms: Sequence[str], languages: Sequence[str]) -> str:
+def mark(cells: Sequence[Record], arms: Sequence[str], languages: Sequence[str]) -> str:
     """ "!" where a number is made of one that a failed run gave."""
     own = [cell for cell in cells if cell["arm"] in arms and cell["language"] in languages]
     return "!" if any(cell.get("collapsed") or cell.get("failed") for cell in own) else ""

@@ -72,10 +72,10 @@ def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[di
 
 def _settings(named: Named, wanted: Wanted, task: Task) -> Retrieval:
     """A task's settings as the model's run has them, with what is asked for instead."""
-    own = named.retrieval
-    asked = {"layer": own.layers.get(task.name, own.layer), **wanted.asked}
-    pooling, special = next(iter(wanted.hows), own.pooling), asked.pop("special_tokens", True) and own.special_tokens
-    return replace(own, layers={}, pooling=pooling, special_tokens=special, **asked)
+    asked = dict(wanted.asked)
+    of_task = replace(named, retrieval=named.retrieval.of(task.name))
+    own = of_task.asked(asked.pop("layer", -1), next(iter(wanted.hows), ""), asked.pop("special_tokens", True))
+    return replace(own, **asked)
 
 
 def _cell(
@@ -163,10 +163,9 @@ def _found(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _layer_of(cell: Mapping[str, Any]) -> str:
     facts, settings = cell["facts"], cell["settings"]
-    odd = [f"{name} {settings[name]}" for name, usual in _SHOWN.items() if settings[name] != usual]
-    if settings["rows"]:
-        odd[odd.index(f"rows {settings['rows']}")] = f"the first {settings['rows']:,} rows alone: no benchmark's number"
-    more = "".join(f", {text}" for text in odd)
+    odd = {name: settings[name] for name, usual in _SHOWN.items() if settings[name] != usual}
+    said = {"rows": f"the first {settings['rows']:,} rows alone: no benchmark's number"}
+    more = "".join(f", {said.get(name, f'{name} {value}')}" for name, value in odd.items())
     if "chosen" in facts:
         picked = list(dict.fromkeys(f"{layer} {how}" for layer, how in facts["chosen"]))
         return f"layer {', '.join(picked)} ({'dev' if cell['metric'] == 'f1' else 'other folds'} chose){more}"

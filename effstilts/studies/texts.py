@@ -32,9 +32,9 @@ from effstilts.store import (
     disk_errors,
     file_hash,
     replaceable,
-    sync_file,
     sync_folder,
     verify_folder,
+    whole,
     write_folder,
 )
 from effstilts.studies.trained import Named
@@ -210,11 +210,6 @@ def _write(job: Job, write: Callable[[IO[str]], None]) -> None:
     # Beside what a link leads to, which may be on another disk; by one name, which a killed run's is written over.
     aside = final.with_name(f".{final.name}.tmp")
     with disk_errors(job.out):
-        try:
-            with aside.open("w", encoding="utf-8", newline="\n") as file:
-                write(file)
-            sync_file(aside)
-            aside.replace(final)
-        finally:
-            aside.unlink(missing_ok=True)
+        with whole(final, aside), aside.open("w", encoding="utf-8", newline="\n") as file:
+            write(file)
         sync_folder(final.parent)
