@@ -1,15 +1,14 @@
 """A user's text file as distinct lines on disk and a memory map of vectors, made in chunks and gone on with.
 
 What is held in memory does not grow with the text's length: the lines stand in a file of their own, reached by offsets,
-and the vectors in another. By the line it is some 70 bytes while equal lines are looked for, 16 afterwards, and 12 for
-each neighbour of the result; beside that what a search of one block in another takes.
+and the vectors in another. By the line it is some 70 bytes while equal lines are looked for, and 16 afterwards.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,9 @@ from effstilts.errors import DataError, StoreError
 from effstilts.log import Log
 from effstilts.model.encoder import Encoder
 from effstilts.retrieval.embed import Embedder, Pooling
-from effstilts.retrieval.neighbours import Neighbours, both_directions, search
 from effstilts.store import disk_errors, read_signed, signed, sync_file, write_atomic
 
 CHUNK = 2048  # sentences that are embedded at once; what an interruption can lose
-BLOCK_ROWS = 1 << 15  # queries between two looks at the progress
-DATABASE_ROWS = 1 << 18  # of what is searched, at once: a search holds codes of them all
 
 _WHITE = str.maketrans("\t\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " " * 10)
 
@@ -189,70 +185,3 @@ def _digest(path: Path, size: int) -> Any:
 
 def _line(lines: Lines, done: int, row: int) -> str:
     return f"{lines.path}:{lines.numbers[done + row]}: the line"
-
-
-def both_ways(
-    source: NDArray[np.float32],
-    target: NDArray[np.float32],
-    k: int,
-    log: Log,
-    rows: int = BLOCK_ROWS,
-    target_rows: int = DATABASE_ROWS,
-) -> tuple[Neighbours, Neighbours]:
-    """The k nearest targets of each source and sources of each target, block by block, with progress.
-
-    As `both_directions`, all of a side where it has fewer than k.
-    """
-    ahead: list[Neighbours] = []
-    back: list[Neighbours | None] = [None] * -(-len(target) // target_rows)
-    with log.progress(len(source) * len(back), "neighbours") as progress:
-        for start in range(0, len(source), rows):
-            block = np.asarray(source[start : start + rows])
-            nearest_here: Neighbours | None = None
-            for number, first in enumerate(range(0, len(target), target_rows)):
-                forward, backward = both_directions(block, target[first : first + target_rows], k)
-                nearest_here = _best(nearest_here, forward, first, k)
-                back[number] = _best(back[number], backward, start, k)
-                progress.advance(len(block))
-            assert nearest_here is not None
-            ahead.append(nearest_here)
-    return _joined(ahead), _joined([part for part in back if part is not None])
-
-
-def _best(known: Neighbours | None, more: Neighbours, first: int, k: int) -> Neighbours:
-    """The k best of both, the second's indices counted from `first`; of equal scores the lowest index stays first, as
-    blocks come by rising index."""
-    scores, found = more.scores, more.indices + first
-    if known is None:
-        return Neighbours(scores, found)
-    scores, found = np.hstack([known.scores, scores]), np.hstack([known.indices, found])
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Neighbours(np.take_along_axis(scores, best, 1), np.take_along_axis(found, best, 1))
-
-
-def _joined(parts: Sequence[Neighbours]) -> Neighbours:
-    return Neighbours(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
-def nearest(
-    queries: NDArray[np.float32],
-    database: NDArray[np.float32],
-    k: int,
-    log: Log,
-    rows: int = BLOCK_ROWS,
-    database_rows: int = DATABASE_ROWS,
-) -> Neighbours:
-    """The k rows of the database nearest to each query, all of them where there are fewer, with progress."""
-    found: list[Neighbours] = []
-    firsts = range(0, len(database), database_rows)
-    with log.progress(len(queries) * len(firsts), "neighbours") as progress:
-        for start in range(0, len(queries), rows):
-            block = np.asarray(queries[start : start + rows])
-            here: Neighbours | None = None
-            for first in firsts:
-                part = database[first : first + database_rows]
-                here = _best(here, Neighbours(*search(block, part, min(k, len(part)), "auto")), first, k)
-                progress.advance(len(block))
-            assert here is not None
-            found.append(here)
-    return _joined(found)

@@ -1,8 +1,8 @@
 """`mine` and `search`: two text files -> vectors -> neighbours -> a TSV, interrupted and gone on with at any point.
 
-Beside OUT stands OUT.work while it is made: the distinct lines, their vectors in chunks, and the neighbours once all
-are found: a search that is broken off begins again. Every part names what it was made from and is made anew where that
-has changed. OUT itself is written aside and renamed, so that it is whole or not there; then OUT.work goes.
+Beside OUT stands OUT.work while it is made: the distinct lines, their vectors in chunks, the neighbours found so far
+and all of them in the end. Every part names what it was made from and is made anew where that has changed. OUT itself
+is written aside and renamed, so that it is whole or not there; then OUT.work goes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
 from effstilts.recipe import Retrieval
-from effstilts.retrieval import corpus
+from effstilts.retrieval import blocks, corpus
+from effstilts.retrieval.blocks import Keep
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.evaluate import poolings
 from effstilts.retrieval.mining import Neighbourhoods, mine
@@ -73,7 +74,12 @@ def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: 
     with _working(job, k, (source, target)):
         x, y = _side(job, source, "source", True), _side(job, target, "target", True)
         _say_k(job, k, min(len(x.lines), len(y.lines)))
-        near = Neighbourhoods(*_kept(job, "both", x, y, k, lambda: _both(job, x, y, k)))
+
+        def find(keep: Keep) -> Sequence[NDArray[Any]]:
+            forward, backward = blocks.both_ways(x.vectors.rows, y.vectors.rows, k, job.log, keep)
+            return [*forward, *backward]
+
+        near = Neighbourhoods(*_kept(job, "both", x, y, k, find))
         pairs = mine(near, margin, mode)
         if threshold is not None:
             pairs = pairs.above(threshold)
@@ -93,9 +99,11 @@ def search_files(job: Job, queries: Path, database: Path, k: int) -> str:
     with _working(job, k, (queries, database)):
         asked, there = _side(job, queries, "queries", False), _side(job, database, "corpus", True)
         _say_k(job, k, len(there.lines))
-        scores, found = _kept(
-            job, "nearest", asked, there, k, lambda: corpus.nearest(asked.vectors.rows, there.vectors.rows, k, job.log)
-        )
+
+        def find(keep: Keep) -> Sequence[NDArray[Any]]:
+            return blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)
+
+        scores, found = _kept(job, "nearest", asked, there, k, find)
 
         def write(file: IO[str]) -> None:
             texts = there.lines.at(found.reshape(-1))
@@ -132,16 +140,12 @@ def _side(job: Job, path: Path, name: str, distinct: bool) -> Side:
     return Side(lines, vectors, content_key(identity))
 
 
-def _both(job: Job, x: Side, y: Side, k: int) -> Sequence[NDArray[Any]]:
-    forward, backward = corpus.both_ways(x.vectors.rows, y.vectors.rows, k, job.log)
-    return [*forward, *backward]
-
-
 def _kept(
-    job: Job, what: str, x: Side, y: Side, k: int, make: Callable[[], Sequence[NDArray[Any]]]
+    job: Job, what: str, x: Side, y: Side, k: int, find: Callable[[Keep], Sequence[NDArray[Any]]]
 ) -> list[NDArray[Any]]:
-    """The arrays that `make` gives, from the work folder where an earlier call got so far."""
+    """The arrays that `find` gives, from the work folder where an earlier call got so far."""
     folder = job.work / f"{what}-{content_key([x.key, y.key, k])}"
+    keep = Keep(folder.with_name(f"{folder.name}-so-far"), job.log)
     try:
         count = verify_folder(folder)["facts"]["arrays"] if folder.is_dir() else 0
         if count:
@@ -149,13 +153,14 @@ def _kept(
     except StoreError as error:
         job.log.warn(f"made again: {error}")
         shutil.rmtree(folder)
-    arrays = list(make())
+    arrays = list(find(keep))
 
     def fill(into: Path) -> None:
         for i, array in enumerate(arrays):
             np.save(into / f"{i}.npy", array, allow_pickle=False)
 
     write_folder(folder, job.work / "tmp", fill, {"arrays": len(arrays)})
+    shutil.rmtree(keep.folder, ignore_errors=True)
     return arrays
 
 

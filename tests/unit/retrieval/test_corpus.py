@@ -15,11 +15,10 @@ from effstilts.cli import main
 from effstilts.errors import DataError
 from effstilts.log import Log
 from effstilts.model.opening import save
-from effstilts.retrieval import corpus
-from effstilts.retrieval.corpus import both_ways, embed_lines, nearest, read_lines
+from effstilts.retrieval import blocks, corpus
+from effstilts.retrieval.corpus import embed_lines, read_lines
 from effstilts.retrieval.embed import Embedded, Embedder, Pooling, embed
 from effstilts.retrieval.mining import mine, neighbourhoods
-from effstilts.retrieval.neighbours import normalise
 from effstilts.synthetic import bucc
 
 QUIET = Log(quiet=True)
@@ -44,21 +43,6 @@ def test_files_without_text_are_one_line(tmp_path: Path, content: bytes, words: 
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(DataError, match=words):
         read_lines(tmp_path / "a.txt", tmp_path / "w")
-
-
-@pytest.mark.parametrize(("rows", "there"), [(1, 1 << 18), (5, 3), (5, 20), (1 << 15, 1), (1 << 15, 1 << 18)])
-def test_blocks_find_what_one_product_finds(rows: int, there: int) -> None:
-    generator = np.random.default_rng(1)
-    x, y = (normalise(generator.normal(size=(n, 8)).astype(np.float32)) for n in (37, 53))
-    y[7] = y[40]  # a tie: the lower index comes first
-    product = x @ y.T
-    ahead, back = both_ways(x, y, 4, QUIET, rows, there)
-    for found, scores in ((ahead, product), (back, product.T), (nearest(x, y, 4, QUIET, rows, there), product)):
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :4]
-        assert np.array_equal(found.indices, order)
-        assert np.allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-6)
-    few, all_of_them = both_ways(x, y[:2], 4, QUIET, rows, there)
-    assert few.indices.shape == (37, 2) and all_of_them.indices.shape == (2, 4)
 
 
 @pytest.fixture
@@ -180,7 +164,7 @@ def test_what_was_kept_for_another_text_is_not_taken(texts: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "both_directions", stop)
+        patch.setattr(blocks, "both_directions", stop)
         assert main(words(texts, "mine")) == 130
     lines = (texts / "a.txt").read_text(encoding="utf-8").splitlines()
     (texts / "a.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")

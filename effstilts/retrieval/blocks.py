@@ -1,0 +1,151 @@
+"""Neighbours block by block: memory that does not grow with the sides, progress, and a search that is gone on with.
+
+By the line it is 12 bytes for each neighbour of the result; beside that what a search of one block in another takes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effstilts.errors import StoreError
+from effstilts.log import Log
+from effstilts.retrieval.neighbours import Neighbours, both_directions, search
+from effstilts.store import disk_errors, verify_folder, write_folder
+
+BLOCK_ROWS = 1 << 15  # queries between two looks at the progress
+DATABASE_ROWS = 1 << 18  # of what is searched, at once: a search holds codes of them all
+KEEP_SECONDS = 60.0  # of a search that an interruption loses, or more where keeping takes long
+_KEEP_SHARE = 20  # a twentieth of the time at most goes into keeping
+
+
+class Keep:
+    """What a search has found so far, kept in a folder that is this search's alone."""
+
+    def __init__(self, folder: Path, log: Log) -> None:
+        self.folder, self._log = folder, log
+        self._last, self._takes = time.monotonic(), 0.0
+
+    def restore(self, found: Sequence[Neighbours], blocks: Sequence[int]) -> int:
+        """Fills `found` from the newest whole state of a search over the same blocks; how many of them it holds."""
+        for state in sorted(self.folder.glob("done-*"), reverse=True):
+            try:
+                facts = verify_folder(state)["facts"]
+                arrays = [np.load(state / f"{i}.npy", allow_pickle=False) for i in range(2 * len(found))]
+            except StoreError:
+                self._log.warn(f"{state} is damaged or was never completed: the search goes on from an earlier state")
+                continue
+            if facts["blocks"] == list(blocks):
+                for side, scores, indices in zip(found, arrays[::2], arrays[1::2], strict=True):
+                    side.scores[:], side.indices[:] = scores, indices
+                return int(facts["done"])
+        return 0
+
+    def after(self, done: int, found: Sequence[Neighbours], blocks: Sequence[int]) -> None:
+        """Keeps the state, if the last one is old enough."""
+        began = time.monotonic()
+        if began - self._last < max(KEEP_SECONDS, _KEEP_SHARE * self._takes):
+            return
+
+        def fill(into: Path) -> None:
+            for i, array in enumerate(array for side in found for array in side):
+                np.save(into / f"{i}.npy", array, allow_pickle=False)
+
+        older = list(self.folder.glob("done-*"))
+        state = self.folder / f"done-{done:012d}"
+        write_folder(state, self.folder / "tmp", fill, {"done": done, "blocks": list(blocks)})
+        with disk_errors(self.folder):
+            for folder in older:
+                shutil.rmtree(folder)
+        self._last = time.monotonic()
+        self._takes = self._last - began
+
+
+def both_ways(
+    source: NDArray[np.float32],
+    target: NDArray[np.float32],
+    k: int,
+    log: Log,
+    keep: Keep | None = None,
+    rows: int = BLOCK_ROWS,
+    target_rows: int = DATABASE_ROWS,
+) -> tuple[Neighbours, Neighbours]:
+    """The k nearest targets of each source [n, min(k, m)] and sources of each target [m, min(k, n)], with progress.
+
+    As `both_directions`. keep: where an interrupted search goes on from.
+    """
+    ahead = _none(len(source), min(k, len(target)))
+    back = _none(len(target), min(k, len(source)))
+
+    def look(block: slice, part: slice) -> None:
+        forward, backward = both_directions(np.asarray(source[block]), target[part], k)
+        _add(ahead, block, forward, part.start)
+        _add(back, part, backward, block.start)
+
+    _each_pair(look, (ahead, back), (len(source), rows, len(target), target_rows), log, keep)
+    return ahead, back
+
+
+def nearest(
+    queries: NDArray[np.float32],
+    database: NDArray[np.float32],
+    k: int,
+    log: Log,
+    keep: Keep | None = None,
+    rows: int = BLOCK_ROWS,
+    database_rows: int = DATABASE_ROWS,
+) -> Neighbours:
+    """The k rows of the database nearest to each query [n, min(k, m)], with progress.
+
+    keep: where an interrupted search goes on from.
+    """
+    found = _none(len(queries), min(k, len(database)))
+
+    def look(block: slice, part: slice) -> None:
+        there = database[part]
+        _add(
+            found, block, Neighbours(*search(np.asarray(queries[block]), there, min(k, len(there)), "auto")), part.start
+        )
+
+    _each_pair(look, (found,), (len(queries), rows, len(database), database_rows), log, keep)
+    return found
+
+
+def _each_pair(
+    look: Callable[[slice, slice], None],
+    found: Sequence[Neighbours],
+    blocks: tuple[int, int, int, int],
+    log: Log,
+    keep: Keep | None,
+) -> None:
+    """Calls `look` with each block of queries and each part of what is searched. blocks: n, rows, m, rows."""
+    n, rows, m, part_rows = blocks
+    parts = -(-m // part_rows)
+    done = keep.restore(found, blocks) if keep else 0
+    passed = done // parts * rows * parts + done % parts * rows
+    with log.progress(n * parts, "neighbours", passed) as progress:
+        for number in range(done, -(-n // rows) * parts):
+            block, part = (size * at for size, at in zip((rows, part_rows), divmod(number, parts), strict=True))
+            look(slice(block, min(block + rows, n)), slice(part, min(part + part_rows, m)))
+            progress.advance(min(rows, n - block))
+            if keep:
+                keep.after(number + 1, found, blocks)
+
+
+def _none(rows: int, width: int) -> Neighbours:
+    return Neighbours(np.full((rows, width), -np.inf, np.float32), np.zeros((rows, width), np.int64))
+
+
+def _add(known: Neighbours, block: slice, more: Neighbours, first: int) -> None:
+    """The best of what is known of the rows in `block` and of `more`, whose indices are counted from `first`; of equal
+    scores the lowest index stays first, as blocks come by rising index."""
+    scores = np.hstack([known.scores[block], more.scores])
+    found = np.hstack([known.indices[block], more.indices + first])
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : known.scores.shape[1]]
+    known.scores[block] = np.take_along_axis(scores, best, 1)
+    known.indices[block] = np.take_along_axis(found, best, 1)

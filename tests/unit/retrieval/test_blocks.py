@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effstilts.log import Log
+from effstilts.retrieval import blocks
+from effstilts.retrieval.blocks import Keep, both_ways, nearest
+from effstilts.retrieval.neighbours import Neighbours, normalise
+
+QUIET = Log(quiet=True)
+
+
+@pytest.fixture
+def sides() -> tuple[Any, Any]:
+    generator = np.random.default_rng(1)
+    x, y = (normalise(generator.normal(size=(n, 8)).astype(np.float32)) for n in (37, 53))
+    y[7] = y[40]  # a tie: the lower index comes first
+    return x, y
+
+
+@pytest.mark.parametrize(("rows", "there"), [(1, 1 << 18), (5, 3), (5, 20), (1 << 15, 1), (1 << 15, 1 << 18)])
+def test_blocks_find_what_one_product_finds(sides: Any, rows: int, there: int) -> None:
+    x, y = sides
+    product = x @ y.T
+    ahead, back = both_ways(x, y, 4, QUIET, None, rows, there)
+    for found, scores in ((ahead, product), (back, product.T), (nearest(x, y, 4, QUIET, None, rows, there), product)):
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :4]
+        assert np.array_equal(found.indices, order)
+        assert np.allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-6)
+    few, all_of_them = both_ways(x, y[:2], 4, QUIET, None, rows, there)
+    assert few.indices.shape == (37, 2) and all_of_them.indices.shape == (2, 4)
+
+
+class Broken(Exception):
+    pass
+
+
+def breaking(original: Any, after: int, calls: list[int]) -> Any:
+    def look(x: Any, *rest: Any) -> Any:
+        if len(calls) == after:
+            raise Broken
+        calls.append(len(x))
+        return original(x, *rest)
+
+    return look
+
+
+@pytest.mark.parametrize("search", [both_ways, nearest])
+@pytest.mark.parametrize("after", [0, 1, 4, 13])
+def test_a_broken_search_goes_on(
+    sides: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Any, after: int
+) -> None:
+    """In 5 blocks by 3 parts: what was found is not looked for again, and the end is that of an unbroken search."""
+    monkeypatch.setattr(blocks, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "_KEEP_SHARE", 0)
+    whole = search(*sides, 4, QUIET, None, 8, 20)
+    name = "both_directions" if search is both_ways else "search"
+    original, calls = getattr(blocks, name), []
+    monkeypatch.setattr(blocks, name, breaking(original, after, calls))
+    with pytest.raises(Broken):
+        search(*sides, 4, QUIET, Keep(tmp_path / "k", QUIET), 8, 20)
+    assert len(list(tmp_path.glob("k/done-*"))) == min(after, 1)
+    monkeypatch.setattr(blocks, name, breaking(original, 99, calls))
+    again = search(*sides, 4, QUIET, Keep(tmp_path / "k", QUIET), 8, 20)
+    assert len(calls) == 15
+    for one, other in zip(*map(as_sides, (whole, again)), strict=True):
+        assert np.array_equal(one.scores, other.scores) and np.array_equal(one.indices, other.indices)
+
+
+def as_sides(found: Any) -> tuple[Neighbours, ...]:
+    return (found,) if isinstance(found, Neighbours) else tuple(found)
+
+
+def test_a_damaged_state_and_one_of_other_blocks_are_not_taken(
+    sides: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(blocks, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "_KEEP_SHARE", 0)
+    whole = nearest(*sides, 4, QUIET, Keep(tmp_path / "k", QUIET), 8, 20)
+    (state,) = tmp_path.glob("k/done-*")
+    other = nearest(*sides, 4, QUIET, Keep(tmp_path / "k", QUIET), 10, 20)
+    assert np.array_equal(other.indices, whole.indices)
+    (state,) = tmp_path.glob("k/done-*")
+    raw = bytearray((state / "1.npy").read_bytes())
+    raw[-1] ^= 1
+    (state / "1.npy").write_bytes(raw)
+    again = nearest(*sides, 4, QUIET, Keep(tmp_path / "k", Log()), 10, 20)
+    assert np.array_equal(again.indices, whole.indices)
+    assert "is damaged or was never completed: the search goes on from an earlier" in capsys.readouterr().err
+
+
+def test_keeping_takes_a_small_share_of_the_time(sides: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a look of 10 s and a keeping of 3 s, one state a minute; with one of 30 s, one in ten minutes and more."""
+    now = 0.0
+    monkeypatch.setattr(blocks.time, "monotonic", lambda: now)
+    kept: list[float] = []
+    takes = 3.0
+
+    def write(*_: Any) -> None:
+        nonlocal now
+        kept.append(now)
+        now += takes
+
+    monkeypatch.setattr(blocks, "write_folder", write)
+    keep = Keep(tmp_path / "k", QUIET)
+    for _ in range(60):
+        now += 10
+        keep.after(1, (), (1, 1, 1, 1))
+    assert 9 <= len(kept) <= 10
+    kept.clear()
+    takes = 30.0
+    for _ in range(600):
+        now += 10
+        keep.after(1, (), (1, 1, 1, 1))
+    assert 6000 / 640 <= len(kept) <= 6000 / 600 + 1
