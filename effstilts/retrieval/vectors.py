@@ -149,7 +149,7 @@ def embed_to(
                 _make_shard(path, number * shard_rows, part, texts[number], embedder, dtype, progress)
     if not texts:
         raise DataError(f"there is no sentence to embed into {folder}")
-    with disk_errors(folder), _merge_lock(folder):
+    with disk_errors(folder), _folder_lock(folder):
         return _merge(folder, job, texts, embedder)
 
 
@@ -203,6 +203,7 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
             raise StoreError(f"{folder} holds the vectors of other sentences: choose another folder or delete it")
         vectors = Vectors.open(folder)
         vectors.verify()
+        _clear(folder)
         return vectors
     shards = [_shard_facts(_shard_path(folder, number)) for number in range(len(texts))]
     if any(facts.get("text") != wanted for facts, wanted in zip(shards, texts, strict=True)):
@@ -233,22 +234,30 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
         "job": job,
     }
     write_atomic(folder / MANIFEST, signed(manifest))
-    shutil.rmtree(folder / "shards", ignore_errors=True)
+    _clear(folder)
     return Vectors(folder, manifest)
+
+
+def _clear(folder: Path) -> None:
+    """Takes away what is needed no more, and what killed processes had begun to write."""
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    for left in [*folder.glob(".*.tmp"), *folder.glob("*.tmp")]:
+        left.unlink(missing_ok=True)
 
 
 def _claim(folder: Path, job: Mapping[str, Any]) -> None:
     path = folder / JOB
-    try:
-        there = read_signed(path, f"delete {folder}")
-    except FileNotFoundError:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if others and JOB not in others:
-            raise StoreError(f"{folder} is not empty and holds no vectors: choose another folder") from None
-        write_atomic(path, signed(job))
-        return
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if others and JOB not in others:
+        raise StoreError(f"{folder} is not empty and holds no vectors: choose another folder")
+    with disk_errors(folder), _folder_lock(folder):
+        try:
+            there = read_signed(path, f"delete {folder}")
+        except FileNotFoundError:
+            write_atomic(path, signed(job))
+            return
     differ = [key for key in job if there.get(key) != job[key]]
     if differ:
         what = ", ".join(f"{key} {there.get(key)!r} there, {job[key]!r} asked" for key in differ if key != "model")
@@ -256,8 +265,9 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _merge_lock(folder: Path) -> Iterator[None]:
-    with (folder / ".merge.lock").open("w") as handle:
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Held to write what is not a shard."""
+    with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -9,6 +9,7 @@ imports the libraries once and forks a child for each run, so that hundreds of r
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import shutil
@@ -26,7 +27,30 @@ POINTS = (
     "update", "mid-write", "before-manifest", "mid-manifest", "before-rename", "after-rename", "mid-removal",
     "between-steps", "caching", "evaluating", "embedding", "mining", "event", "record",
 )  # fmt: skip
+# Of embed, mine and search, which know no steps.
+TEXT_POINTS = ("embedding", "mid-shard", "mid-array", "before-rename", "after-rename", "searching", "mining", "removal")
 _seen: dict[str, int] = {}
+
+
+def around(
+    owner: Any, name: str, before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None
+) -> None:
+    """Calls `before` and `after` around a function of a module or class."""
+    original = getattr(owner, name)
+
+    def replaced(*rest: Any, **named: Any) -> Any:
+        if before is not None:
+            before(*rest)
+        found = original(*rest, **named)
+        if after is not None:
+            after(*rest)
+        return found
+
+    setattr(owner, name, replaced)
+
+
+def halved(path: Any) -> Callable[[], None]:
+    return lambda: os.truncate(path, Path(path).stat().st_size // 2)
 
 
 class Points:
@@ -49,22 +73,6 @@ class Points:
         from effstilts.engine import predict
         from effstilts.retrieval import embed, evaluate
 
-        def around(owner: Any, name: str, before: Callable[..., Any] | None, after: Callable[..., Any] | None) -> None:
-            original = getattr(owner, name)
-
-            def replaced(*rest: Any, **named: Any) -> Any:
-                if before is not None:
-                    before(*rest)
-                found = original(*rest, **named)
-                if after is not None:
-                    after(*rest)
-                return found
-
-            setattr(owner, name, replaced)
-
-        def halved(path: Any) -> Callable[[], None]:
-            return lambda: os.truncate(path, Path(path).stat().st_size // 2)
-
         def manifest(path: Path, text: str, *rest: Any) -> None:
             if path.name == store.MANIFEST:
                 self.reach("before-manifest")
@@ -78,18 +86,47 @@ class Points:
         def event(sink: Any, written: dict[str, Any]) -> None:
             self.reach("event", lambda: (sink._file.write('{"time": 1, "ev'), sink._file.flush()))
 
+        self._renames()
         around(safetensors.torch, "save_file", None, lambda tensors, path: self.reach("mid-write", halved(path)))
-        around(Path, "write_text", manifest, None)
-        around(Path, "replace", lambda *_: self.reach("before-rename"), lambda *_: self.reach("after-rename"))
-        around(shutil, "rmtree", removal, None)
+        around(Path, "write_text", manifest)
+        around(shutil, "rmtree", removal)
         around(store.Store, "put", None, lambda *_: self.reach("between-steps"))
         around(workbench, "write_rows", None, lambda path, _: self.reach("caching", halved(path)))
-        around(predict, "to_tensors", lambda *_: self.reach("evaluating"), None)
-        around(embed.Embedder, "_tokenize", lambda *_: self.reach("embedding"), None)
-        around(evaluate, "mine", lambda *_: self.reach("mining"), None)
-        around(torch.optim.AdamW, "step", lambda *_: self.reach("update"), None)
-        around(log.JsonLines, "write", event, None)
-        around(store.Store, "write_run", lambda *_: self.reach("record"), None)
+        around(predict, "to_tensors", lambda *_: self.reach("evaluating"))
+        around(embed.Embedder, "_tokenize", lambda *_: self.reach("embedding"))
+        around(evaluate, "mine", lambda *_: self.reach("mining"))
+        around(torch.optim.AdamW, "step", lambda *_: self.reach("update"))
+        around(log.JsonLines, "write", event)
+        around(store.Store, "write_run", lambda *_: self.reach("record"))
+
+    def _renames(self) -> None:
+        around(Path, "replace", lambda *_: self.reach("before-rename"), lambda *_: self.reach("after-rename"))
+
+    def install_texts(self) -> None:
+        import numpy
+        import safetensors.numpy
+
+        from effstilts.retrieval import blocks, embed
+        from effstilts.studies import texts
+
+        self._renames()
+        around(embed.Embedder, "_tokenize", lambda *_: self.reach("embedding"))
+        around(safetensors.numpy, "save_file", None, lambda arrays, path, *_: self.reach("mid-shard", halved(path)))
+        around(numpy, "save", None, lambda path, *_: self.reach("mid-array", halved(path)))
+        around(blocks, "both_directions", lambda *_: self.reach("searching"))
+        around(blocks, "search", lambda *_: self.reach("searching"))
+        around(texts, "mine", lambda *_: self.reach("mining"))
+        around(shutil, "rmtree", lambda *_: self.reach("removal"))
+        around(Path, "rmdir", lambda *_: self.reach("removal"))
+
+
+def _in_small_pieces() -> None:
+    """Text files of a hundred lines take several chunks and blocks, and each block is kept."""
+    from effstilts.retrieval import blocks, corpus
+
+    corpus.CHUNK, blocks.KEEP_SECONDS, blocks._KEEP_SHARE = 16, 0.0, 0
+    for name, part in (("both_ways", "target_rows"), ("nearest", "database_rows")):
+        setattr(blocks, name, functools.partial(getattr(blocks, name), **{"rows": 24, part: 32}))
 
 
 def _run(fault: dict[str, Any], words: Sequence[str]) -> int:
@@ -97,8 +134,11 @@ def _run(fault: dict[str, Any], words: Sequence[str]) -> int:
     from effstilts.cli import main
 
     rank = int(os.environ.get("RANK", "0"))
+    if "small_pieces" in fault:
+        _in_small_pieces()
     if "point" in fault and fault.get("rank", rank) == rank:
-        Points(fault["point"], fault["count"]).install()
+        points = Points(fault["point"], fault["count"])
+        points.install_texts() if "small_pieces" in fault else points.install()
     if "signals_in_step" in fault:
         _signal_in_step(fault)
     if "clock" in fault:
@@ -157,7 +197,8 @@ def _import_all() -> None:
 
     import effstilts.cli
     import effstilts.procedure
-    import effstilts.studies.report  # noqa: F401
+    import effstilts.studies.report
+    import effstilts.studies.texts  # noqa: F401
 
     assert torch.get_num_threads() == 1, "a child has none of its parent's threads"
 
