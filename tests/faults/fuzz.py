@@ -187,13 +187,15 @@ def grow(draw: random.Random, target: Target, corpus: list[bytes]) -> bytes:
     return bytes(changed[: 1 << 16])
 
 
-def _ending(error: EffstiltsError | None, found: object) -> str:
+def _ending(error: EffstiltsError | None, found: object, folder: Path) -> str:
+    """What tells one way to end from another, wherever the inputs lie."""
     if error is None:
         return f"read: {found}"
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    words = re.sub(r"'[^']*'|\"[^\"]*\"|\d+|\S*input\S*|\S*recipe.yaml\S*", "", str(error).split("(did you")[0])
+    said = str(error).replace(str(folder), "").split("(did you")[0]
+    words = re.sub(r"'[^']*'|\"[^\"]*\"|\d+|\S*input\S*|\S*recipe.yaml\S*", "", said)
     return f"{type(error).__name__} {last.tb_lineno if last else 0} {words[:80]}"
 
 
@@ -233,7 +235,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
         if problem:
             broken = {"problem": problem[:1000], "input": base64.b64encode(raw).decode(), "number": done}
             break
-        ending = _ending(error, found)
+        ending = _ending(error, found, folder)
         if ending not in endings and len(endings) < 2000:
             endings.add(ending)
             corpus.append(raw)
