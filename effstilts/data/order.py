@@ -34,11 +34,10 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 def mix(values: UInts) -> UInts:
     """splitmix64's finaliser, elementwise: a bijection of the 64-bit numbers that looks random."""
-    with np.errstate(over="ignore"):
-        z = values + _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _MIX_1
-        z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
+    z = values + _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
 def key(*parts: int) -> np.uint64:
@@ -51,16 +50,14 @@ def key(*parts: int) -> np.uint64:
 
 def uniform(keys: UInts, count: int) -> NDArray[np.float64]:
     """`count` numbers in [0, 1) for each key: [keys, count]."""
-    with np.errstate(over="ignore"):
-        counters = keys[:, None] + np.arange(count, dtype=np.uint64)[None, :] * _GOLDEN
+    counters = keys[:, None] + np.arange(count, dtype=np.uint64)[None, :] * _GOLDEN
     return np.asarray((mix(mix(counters)) >> np.uint64(11)).astype(np.float64) / float(1 << 53))
 
 
 @lru_cache(maxsize=32)
 def permutation(size: int, seed: int, epoch: int) -> Ints:
     """The order of `size` rows in one epoch. Read-only, kept for the epochs in use."""
-    with np.errstate(over="ignore"):
-        hashes = mix(np.arange(size, dtype=np.uint64) * _GOLDEN ^ key(seed, epoch))
+    hashes = mix(np.arange(size, dtype=np.uint64) * _GOLDEN ^ key(seed, epoch))
     order = np.argsort(hashes, kind="stable")
     order.setflags(write=False)
     return order
@@ -185,5 +182,5 @@ def mixture(
         whole = shares[places[0]].weight if fixed else rows ** (1.0 / temperature)
         for i, power in zip(places, powers, strict=True):
             weights[i] = whole * power / sum(powers)
-            counted[i] = min(sizes[i], max(1, round(rows * power / sum(powers)))) if len(places) > 1 else rows
+            counted[i] = min(sizes[i], max(1, round(rows * power / sum(powers))))
     return tuple(weights), counted

@@ -165,6 +165,9 @@ def test_a_rare_task_gets_its_share_and_no_more() -> None:
     """At 1 in 4,000 a cycle of 1,000 steps would give it four times its part."""
     order = Order((1000, 1000), (3999.0, 1.0), 1, 0)
     assert order.cycle == (99_975, 25)
+    assert Order((9, 9), (99.0, 1.0), 1, 0).cycle == (990, 10), "ten of a thousand are enough"
+    assert Order((9, 9), (999.0, 1.0), 1, 0).cycle == (9990, 10)
+    assert Order((9,), (5.0,), 1, 0).cycle == (1,)
     # What was a cycle of 1,000 stays one, slot by slot: the order of a run that is resumed.
     assert Order((9, 9, 9), (59.0, 176.0, 765.0), 1, 0).cycle == (59, 176, 765)
 
@@ -193,6 +196,7 @@ def test_languages_of_one_task_share_its_steps_by_their_exponent() -> None:
     assert found == pytest.approx((80_000, 20_000, 50_000)) and counted == [80_000, 20_000, 50_000]
     fixed, _ = mixture([16_000_000, 1_000_000, 50_000], shares, 100_000, 1.0, fixed=True)
     assert fixed == pytest.approx((0.8, 0.2, 1.0))
+    assert mixture([16, 1], [Share("lm"), Share("lm")], 100, 1.0, fixed=False)[0] == (8.5, 8.5), "0: all alike"
 
 
 @given(
@@ -224,6 +228,7 @@ def test_a_tasks_weight_does_not_depend_on_how_its_languages_share_it(
         ([Share(weight=3.0), Share("a")], True, True),
         ([Share(weight=98.0), Share(), Share()], True, False),
         ([Share(weight=99.0), Share(), Share()], True, True),
+        ([Share(weight=198.0), Share(weight=2.0)], True, False),
     ],
 )
 def test_a_cycle_is_long_where_a_task_gets_fewer_than_ten_of_a_thousand(
