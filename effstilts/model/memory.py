@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import itertools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,6 +26,8 @@ _WORDS = (
     "out of memory", "can't allocate memory", "alloc_failed", "bad_alloc", "failed to allocate",
     "could not create a primitive", "could not create a memory", "could not execute a primitive",
 )  # fmt: skip
+
+_widths = itertools.count(3)
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -45,6 +48,21 @@ def release() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    onednn: Any = torch.backends.mkldnn
+    if onednn.is_available() and onednn.enabled and not _makes_primitives():
+        onednn.set_flags(False)
+        Log().warn("oneDNN makes no kernels in this process any more and is left out: the same command again is faster")
+
+
+def _makes_primitives() -> bool:
+    """Whether oneDNN still compiles kernels here. Once it has failed to for want of memory, the thread's error flag
+    stays up (Xbyak's, which `jit_generator` asks before each kernel), however much memory there is later."""
+    width = next(_widths)  # A shape of its own: kernels that are there already are still found.
+    try:
+        torch.nn.functional.linear(torch.ones(2, width).to_mkldnn(), torch.ones(4, width))
+    except RuntimeError:
+        return False
+    return True
 
 
 def halving(work: Callable[[int], _Result], size: int, least: int, what: str, unit: str, log: Log) -> _Result:
