@@ -41,12 +41,15 @@ from effstilts.tasks.task import Task
 
 
 class MaskedLMHead(nn.Module):
-    """Dense, gelu, LayerNorm, then the transposed input embedding (tied) plus a bias."""
+    """Dense, gelu, LayerNorm, then the transposed input embedding (tied) plus a bias.
 
-    def __init__(self, hidden_size: int, vocabulary: int, epsilon: float) -> None:
+    width: of the embedding, smaller than the hidden state where a model factors it (ALBERT, ELECTRA).
+    """
+
+    def __init__(self, hidden_size: int, width: int, vocabulary: int, epsilon: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size, eps=epsilon)
+        self.dense = nn.Linear(hidden_size, width)
+        self.norm = nn.LayerNorm(width, eps=epsilon)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         initialise(self)
 
@@ -118,12 +121,7 @@ class MaskedLM:
 
     def head(self, task: Task, encoder: Encoder, dropout: float) -> nn.Module:
         epsilon = float(getattr(encoder.config, "layer_norm_eps", 1e-12))
-        if encoder.embedding.shape[1] != encoder.hidden_size:
-            raise ModelError(
-                f"masked LM ties its output to the embeddings: of {encoder.config.model_type} they have "
-                f"{encoder.embedding.shape[1]} dimensions and the hidden states {encoder.hidden_size}: not supported"
-            )
-        return MaskedLMHead(encoder.hidden_size, int(encoder.config.vocab_size), epsilon)
+        return MaskedLMHead(encoder.hidden_size, encoder.embedding.shape[1], int(encoder.config.vocab_size), epsilon)
 
     def _scores(self, head: nn.Module, encoder: Encoder, batch: Tensors) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [N, V], true pieces [N] and places [B, T] of the N predicted tokens."""

@@ -28,6 +28,7 @@ LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("vocab_transform", "vocab_layer_norm", ("vocab_projector.bias",)),
     ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", ("lm_predictions.lm_head.bias",)),
+    ("generator_predictions.dense", "generator_predictions.LayerNorm", ("generator_lm_head.bias",)),
 )
 
 
