@@ -27,11 +27,11 @@ lint: $(STAMP)-dev
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "effstilts needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(VENV)/bin/python -m pip install --quiet --use-pep517 --constraint constraints.txt --editable .
 	touch $@
 
 $(STAMP)-dev: $(STAMP)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	$(VENV)/bin/python -m pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[all]'
 	touch $@
 
 clean:

@@ -135,3 +135,27 @@ def test_one_that_cannot_be_deleted_stops_nothing(tmp_path: Path, monkeypatch: p
     (tmp_path / "checkpoint-00000003" / "progress.json").write_text("{}", encoding="utf-8")
     found = kept.read_newest()
     assert found is not None and found.progress.step == 2 and len(log.warned) == 1
+
+
+def test_what_a_killed_process_had_begun_to_write_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    left = tmp_path / "w" / "tmp" / "checkpoint-00000004.77.tmp"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    Checkpoints(tmp_path / "w", Heard()).write(snapshot(5))
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(("steps", "window"), [(1, 1), (4, 1), (9, 2), (40, 10), (204, 50), (208, 50), (4000, 50)])
+def test_the_recent_loss_is_a_mean_over_a_window_and_the_first_what_it_was_once_full(steps: int, window: int) -> None:
+    fresh = Progress()
+    assert (fresh.seconds, fresh.loss_sum, fresh.first_loss, fresh.recent_loss) == (0, 0, 0, 0)
+    losses = [float(5 + step % 7) for step in range(steps)]
+    recent = 0.0
+    for step, loss in enumerate(losses, 1):
+        fresh.step = step
+        fresh.add_loss(loss, steps)
+        # All so far weigh alike until the window is full, each step fading by 1 / window from then on.
+        recent = sum(losses[:step]) / step if step <= window else recent * (1 - 1 / window) + loss / window
+        assert fresh.recent_loss == pytest.approx(recent)
+        assert fresh.first_loss == (pytest.approx(sum(losses[:window]) / window) if step >= window else 0)
+    assert fresh.loss_sum == sum(losses)
