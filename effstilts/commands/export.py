@@ -30,11 +30,9 @@ class Export(Places):
     """Arm of the run; needed where it has several."""
     seed: int = -1
     """Seed of the run; -1: its first."""
-    form: Annotated[Literal["sentence-transformers", "transformers", "masked-lm"], tyro.conf.arg(name="as")] = (
-        "sentence-transformers"
-    )
-    """sentence-transformers: cut at the layer, with the pooling. transformers: whole, unless --layer cuts it.
-    masked-lm: whole, with the head of phase 1."""
+    form: Annotated[Literal["", "sentence-transformers", "transformers", "masked-lm"], tyro.conf.arg(name="as")] = ""
+    """sentence-transformers (the default): cut at the layer, with the pooling. transformers: whole, unless --layer cuts
+    it; of a target always. masked-lm: whole, with the head of phase 1."""
     target: str = ""
     """A target task of the run: its model with its head, as transformers' class for that kind of task."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -65,8 +63,9 @@ class Export(Places):
             raise RecipeError(f"{self.out} exists already: give a folder that does not")
         if self.form == "masked-lm" and self.layer >= 0:
             raise RecipeError("--as masked-lm keeps the whole encoder: leave --layer out")
-        if self.target and (self.layer >= 0 or self.pooling or self.form == "masked-lm"):
+        if self.target and (self.layer >= 0 or self.pooling or self.form not in ("", "transformers")):
             raise RecipeError("--target keeps the whole model with its head: leave --layer, --pooling and --as out")
+        self.form = self.form or ("transformers" if self.target else "sentence-transformers")
         if self.layer < -1 or self.max_length < 3:
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
         name, store = self.run, Store(self.store)

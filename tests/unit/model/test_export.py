@@ -132,6 +132,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, encoder: Any, capsy
         ([str(tmp_path / "out"), "--arm", "nli"], 5, "no run named"),
         ([str(tmp_path / "out"), "--as", "masked-lm"], 4, "has no masked-LM head"),
         ([str(tmp_path / "out"), "--as", "masked-lm", "--layer", "1"], 2, "leave --layer out"),
+        ([str(tmp_path / "out"), "--target", "xnli", "--as", "sentence-transformers"], 2, "and --as out"),
     ):
         assert main([*base, *more, "--store", str(tmp_path)]) == code
         error = capsys.readouterr().err
