@@ -99,6 +99,7 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
                 _target(recipe, bench, graph, target, encoder, arm, seed)
             for name in recipe.retrieval.tasks:
                 _retrieval(recipe, bench, graph, name, encoder, arm, seed)
+    _check_something_is_carried(recipe, graph)
     # Before anything is written or trained: what rank 0 does next, it does for all.
     bench.ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
     if bench.ranks.world > 1:
@@ -479,6 +480,22 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
             f"{label}: carry stack: dora scales the weights' columns as they are without the adapter below; use carry "
             "merge"
         )
+
+
+def _check_something_is_carried(recipe: Recipe, graph: Graph) -> None:
+    """RecipeError where targets would carry an adapter over and every intermediate phase trains the weights themselves.
+    Some arms without one are meant: the baseline has no phase before."""
+    before = [
+        step for step in graph.encoders.values() if isinstance(step, Step) and step.kind in ("intermediate", "combine")
+    ]
+    if not before or any(step.leaves_adapter or any(arm.leaves_adapter for arm, _ in step.arms) for step in before):
+        return
+    for target in recipe.targets:
+        if target.method.carry != "merge":
+            raise RecipeError(
+                f"target {target.task}: carry {target.method.carry}: no intermediate phase leaves an adapter, all are "
+                "trained by full; use carry merge"
+            )
 
 
 def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskPart, ...]:

@@ -195,6 +195,10 @@ def test_carry_fresh_drops_the_adapter_of_the_phase_before(tiny_recipe: Path, tm
         ),
         (["targets.0.method={name: adalora, carry: stack}"], "needs adapters of the LoRA family, not lora and adalora"),
         (["targets.0.method={name: qlorra}"], "did you mean 'qlora'"),
+        (
+            ["intermediate.nli.method.name=full", "targets.0.method={name: lora, rank: 2, carry: fresh}"],
+            "carry fresh: no intermediate phase leaves an adapter",
+        ),
     ],
 )
 def test_methods_that_do_not_fit_are_one_line(
