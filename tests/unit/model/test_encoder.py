@@ -33,6 +33,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "model_type": "distilbert", "dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64,
         "max_position_embeddings": 130, "dropout": 0.0, "attention_dropout": 0.0,
     },
+    "electra": {"model_type": "electra", "type_vocab_size": 2, "embedding_size": 16, **BERT_LIKE},
 }  # fmt: skip
 TEXTS = ["Anna waited near the river.", "the doctor is sad."]
 MLM = Task("l", "masked_lm", {"text": "text"})
