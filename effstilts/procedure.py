@@ -128,6 +128,7 @@ def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Cal
         for step in graph.steps:
             if problem := bench.store.drop_if_damaged(step.kind, step.key):
                 bench.log.warn(f"{step.label} is made again: {problem}")
+            bench.store.clear_work(step.kind, step.key)
     again: set[Path] = set()
     while True:
         try:

@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -323,6 +323,13 @@ class Store:
         write_folder(folder, self.root / "tmp", fill, facts)
         shutil.rmtree(self.work_folder(kind, key), ignore_errors=True)
         return self.open(kind, key)
+
+    def clear_work(self, kind: str, key: str) -> None:
+        """Drops what the making of a finished step left where its process died; not what a live one uses."""
+        left = self.work_folder(kind, key)
+        if self.has(kind, key) and left.exists():
+            with suppress(StoreError), self.lock(kind, key):
+                shutil.rmtree(left, ignore_errors=True)
 
     def drop_if_damaged(self, kind: str, key: str) -> str:
         """Sets aside an artefact whose manifest does not hold, so that it is made again; says what was wrong with it.

@@ -41,6 +41,8 @@ def test_every_phase_and_kind_and_nothing_twice(
         "tokenizer": 1, "mlm": 1, "intermediate": 1, "target": 8, "evaluate": 10, "retrieve": 2,
     }  # fmt: skip
     before = {p: p.stat().st_mtime_ns for p in (store / "artefacts").iterdir()}
+    (trained,) = (p.name for p in before if p.name.startswith("intermediate-"))
+    (store / "work" / trained / "checkpoint-000001").mkdir(parents=True)  # as a kill after the rename leaves it
     again = run(tiny_recipe, store)
     assert again["cells"] == record["cells"]
     assert {p: p.stat().st_mtime_ns for p in (store / "artefacts").iterdir()} == before

@@ -115,6 +115,20 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     assert not left.exists() and other.exists(), "another step's may be under way"
 
 
+def test_work_of_a_finished_step_is_dropped_unless_a_live_process_holds_the_step(tmp_path: Path) -> None:
+    """A kill after the artefact's rename leaves checkpoints that no later run of the step would drop."""
+    store = Store(tmp_path)
+    store.put("mlm", "k", fill, {})
+    for key in ("k", "unfinished"):
+        store.work_folder("mlm", key).mkdir(parents=True)
+    with Store(tmp_path).lock("mlm", "k"):
+        store.clear_work("mlm", "k")
+        assert store.work_folder("mlm", "k").exists()
+    for key in ("k", "unfinished"):
+        store.clear_work("mlm", key)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["mlm-unfinished"]
+
+
 def test_a_lock_can_be_waited_for(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()
