@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import gc
 import importlib.abc
 import importlib.util
 import itertools
@@ -251,6 +252,9 @@ def preload() -> None:
     assert hypothesis and numpy and pyarrow and safetensors and sklearn
     assert transformers.PreTrainedTokenizerFast and transformers.XLMRobertaModel and transformers.AutoModel
     assert not any(name.startswith("effstilts") for name in sys.modules)
+    # As in driver.py: no collection of a child copies these pages.
+    gc.collect()
+    gc.freeze()
 
 
 def score(group: str, sample: int, seed: int = 0, deadline: float = float("inf")) -> dict[str, Any]:
