@@ -58,10 +58,12 @@ def _makes_primitives() -> bool:
     """Whether oneDNN still compiles kernels here. Once it has failed to for want of memory, the thread's error flag
     stays up (Xbyak's, which `jit_generator` asks before each kernel), however much memory there is later."""
     width = next(_widths)  # A shape of its own: kernels that are there already are still found.
+    plain: Any = {"dtype": torch.float32, "device": "cpu"}
     try:
-        torch.nn.functional.linear(torch.ones(2, width).to_mkldnn(), torch.ones(4, width))
-    except RuntimeError:
-        return False
+        with torch.autocast("cpu", enabled=False):  # which has no such kernel, whatever the state of the flag
+            torch.nn.functional.linear(torch.ones(2, width, **plain).to_mkldnn(), torch.ones(4, width, **plain))
+    except RuntimeError as error:
+        return not is_shortage(error)
     return True
 
 

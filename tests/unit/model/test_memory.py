@@ -24,6 +24,15 @@ def test_onednn_is_left_out_only_where_it_is_stuck(makes: bool, monkeypatch: pyt
         torch.backends.mkldnn.set_flags(True)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_a_thread_that_is_not_stuck_is_not_taken_for_one() -> None:
+    """A layer that has no such kernel says so, whatever memory there is: under autocast, on another device."""
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert memory._makes_primitives()
+    with torch.device("meta"):
+        assert memory._makes_primitives()
+
+
 _STUCK = """
 import resource, sys, torch
 import torch.nn.functional as F
@@ -58,6 +67,7 @@ def test_a_stuck_thread_goes_on() -> None:
     """oneDNN itself is brought to it by a full address space; how full it must be differs between machines."""
     for kilobytes in (1024, 2048, 1536, 3072, 4096, 768):
         done = subprocess.run([sys.executable, "-c", _STUCK, str(kilobytes)], capture_output=True, text=True)
+        assert "AssertionError" not in done.stderr, done.stderr
         if done.stdout == "stuck\n":
             assert done.returncode == 0, done.stderr
             return
