@@ -33,16 +33,16 @@ class Keep:
 
     def restore(self, found: Sequence[Neighbours], blocks: Sequence[int]) -> int:
         """Fills `found` from the newest whole state of a search over the same blocks; how many of them it holds."""
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)  # what killed processes had begun to keep
         for state in sorted(self.folder.glob("done-*"), reverse=True):
             try:
                 facts = verify_folder(state)["facts"]
-                arrays = [np.load(state / f"{i}.npy", allow_pickle=False) for i in range(2 * len(found))]
             except StoreError:
-                self._log.warn(f"{state} is damaged or was never completed: the search goes on from an earlier state")
+                self._log.warn(f"{state} is damaged or was never completed: the search does not go on from it")
                 continue
             if facts["blocks"] == list(blocks):
-                for side, scores, indices in zip(found, arrays[::2], arrays[1::2], strict=True):
-                    side.scores[:], side.indices[:] = scores, indices
+                for i, array in enumerate(array for side in found for array in side):
+                    array[:] = np.load(state / f"{i}.npy", allow_pickle=False)
                 return int(facts["done"])
         return 0
 
@@ -56,12 +56,12 @@ class Keep:
             for i, array in enumerate(array for side in found for array in side):
                 np.save(into / f"{i}.npy", array, allow_pickle=False)
 
-        older = list(self.folder.glob("done-*"))
         state = self.folder / f"done-{done:012d}"
         write_folder(state, self.folder / "tmp", fill, {"done": done, "blocks": list(blocks)})
         with disk_errors(self.folder):
-            for folder in older:
-                shutil.rmtree(folder)
+            for folder in self.folder.glob("done-*"):
+                if folder != state:
+                    shutil.rmtree(folder)
         self._last = time.monotonic()
         self._takes = self._last - began
 
@@ -127,7 +127,7 @@ def _each_pair(
     n, rows, m, part_rows = blocks
     parts = -(-m // part_rows)
     done = keep.restore(found, blocks) if keep else 0
-    passed = done // parts * rows * parts + done % parts * rows
+    passed = done // parts * parts * rows + done % parts * min(rows, n - done // parts * rows)
     with log.progress(n * parts, "neighbours", passed) as progress:
         for number in range(done, -(-n // rows) * parts):
             block, part = (size * at for size, at in zip((rows, part_rows), divmod(number, parts), strict=True))

@@ -184,18 +184,28 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
         raise RecipeError(f"--out {job.out}: " + ("a folder" if job.out.is_dir() else "its folder does not exist"))
     if job.work.exists() and not (job.work.is_dir() and ((job.work / _LOCK).is_file() or not any(job.work.iterdir()))):
         raise RecipeError(f"--out {job.out}: {job.work} is in the way; remove it, or give another --out")
-    with disk_errors(job.work):
-        job.work.mkdir(exist_ok=True)
-        handle = os.open(job.work / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(f"another process is making {job.out}: wait for it, or give another --out") from error
+    with _hold(job):
         yield
         _clear(job.work)
-    finally:
-        os.close(handle)
+
+
+def _hold(job: Job) -> IO[str]:
+    """The lock of the work folder, which is made: held while the file is open."""
+    path = job.work / _LOCK
+    while True:
+        with disk_errors(job.work):
+            job.work.mkdir(exist_ok=True)
+            # Whoever had it may end just now, and takes the file along.
+            with contextlib.suppress(FileNotFoundError):
+                lock = path.open("a")
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise StoreError(
+                        f"another process is making {job.out}: wait for it, or give another --out"
+                    ) from error
+                if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    return lock
 
 
 def _clear(work: Path) -> None:

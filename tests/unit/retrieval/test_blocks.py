@@ -90,7 +90,53 @@ def test_a_damaged_state_and_one_of_other_blocks_are_not_taken(
     (state / "1.npy").write_bytes(raw)
     again = nearest(*sides, 4, QUIET, Keep(tmp_path / "k", Log()), 10, 20)
     assert np.array_equal(again.indices, whole.indices)
-    assert "is damaged or was never completed: the search goes on from an earlier" in capsys.readouterr().err
+    assert "is damaged or was never completed: the search does not go on from it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("search", [both_ways, nearest])
+def test_half_a_search_over_other_blocks_is_not_gone_on_with(
+    sides: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Any
+) -> None:
+    monkeypatch.setattr(blocks, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "_KEEP_SHARE", 0)
+    whole = search(*sides, 4, QUIET, None, 10, 20)
+    name = "both_directions" if search is both_ways else "search"
+    with monkeypatch.context() as patched:
+        patched.setattr(blocks, name, breaking(getattr(blocks, name), 7, []))
+        with pytest.raises(Broken):
+            search(*sides, 4, QUIET, Keep(tmp_path / "k", QUIET), 8, 20)
+    again = search(*sides, 4, QUIET, Keep(tmp_path / "k", QUIET), 10, 20)
+    for one, other in zip(*map(as_sides, (whole, again)), strict=True):
+        assert np.array_equal(one.scores, other.scores) and np.array_equal(one.indices, other.indices)
+
+
+def test_a_state_is_kept_over_a_damaged_one_of_the_same_name(sides: Any, tmp_path: Path) -> None:
+    """And what a killed process had begun to keep goes."""
+    found = (Neighbours(np.ones((3, 2), np.float32), np.ones((3, 2), np.int64)),)
+    empty = (Neighbours(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.int64)),)
+    left = tmp_path / "k" / "tmp" / "done-000000000004.1.tmp"
+    for folder in (left, tmp_path / "k" / "done-000000000004", tmp_path / "k" / "done-000000000003"):
+        folder.mkdir(parents=True)
+    keep = Keep(tmp_path / "k", QUIET)
+    assert keep.restore(empty, (3, 1, 2, 1)) == 0 and not left.exists()
+    keep._last = -1e9
+    keep.after(4, found, (3, 1, 2, 1))
+    assert [path.name for path in tmp_path.glob("k/done-*")] == ["done-000000000004"]
+    assert Keep(tmp_path / "k", QUIET).restore(empty, (3, 1, 2, 1)) == 4
+    assert np.array_equal(empty[0].scores, found[0].scores) and np.array_equal(empty[0].indices, found[0].indices)
+
+
+@pytest.mark.parametrize(("blocks_of", "after", "passed"), [((10, 1000, 10, 4), 2, 20), ((10, 4, 10, 5), 5, 18)])
+def test_progress_begins_with_the_queries_that_were_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks_of: tuple[int, ...], after: int, passed: int
+) -> None:
+    began: list[Any] = []
+    log = Log(quiet=True)
+    original = log.progress
+    monkeypatch.setattr(log, "progress", lambda *told: began.append(told) or original(*told))
+    monkeypatch.setattr(Keep, "restore", lambda *_: after)
+    blocks._each_pair(lambda *_: None, (), blocks_of, log, Keep(tmp_path, log))  # type: ignore[arg-type]
+    assert began == [(10 * -(-10 // blocks_of[3]), "neighbours", passed)]
 
 
 def test_keeping_takes_a_small_share_of_the_time(sides: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import functools
 import gzip
 import json
 from pathlib import Path
@@ -19,6 +21,7 @@ from effstilts.retrieval import blocks, corpus
 from effstilts.retrieval.corpus import embed_lines, read_lines
 from effstilts.retrieval.embed import Embedded, Embedder, Pooling, embed
 from effstilts.retrieval.mining import mine, neighbourhoods
+from effstilts.studies import texts as studies_texts
 from effstilts.synthetic import bucc
 
 QUIET = Log(quiet=True)
@@ -160,18 +163,55 @@ def test_a_result_behind_a_link_is_written_beside_what_it_leads_to(
 
 
 def test_what_was_kept_for_another_text_is_not_taken(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: Any) -> Any:
-        raise KeyboardInterrupt
+    """Vectors, nor half a search."""
+    for name, value in (("KEEP_SECONDS", 0.0), ("_KEEP_SHARE", 0)):
+        monkeypatch.setattr(blocks, name, value)
+    monkeypatch.setattr(blocks, "both_ways", functools.partial(blocks.both_ways, rows=16, target_rows=24))
+    original, looks = blocks.both_directions, 0
+
+    def stop(*sides: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            raise KeyboardInterrupt
+        return original(*sides)
 
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "both_directions", stop)
         assert main(words(texts, "mine")) == 130
+    assert len(list((texts / "out.tsv.work").glob("both-*-so-far/done-000000000003"))) == 1
     lines = (texts / "a.txt").read_text(encoding="utf-8").splitlines()
     (texts / "a.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")
     assert main(words(texts, "mine")) == 0
     assert main(words(texts, "mine", "--out", str(texts / "fresh.tsv"))) == 0
     assert read(texts / "out.tsv") == read(texts / "fresh.tsv")
     assert all(lines[-int(row[1])] == row[3] for row in read(texts / "out.tsv"))
+
+
+def test_a_lock_that_its_holder_takes_along_is_none(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process ends between this one's opening of the lock and its holding it; then this one is broken off."""
+    work = texts / "out.tsv.work"
+    original, ended = fcntl.flock, False
+
+    def flock(*how: Any) -> None:
+        nonlocal ended
+        if not ended:
+            ended = True
+            (work / "lock").unlink()
+            work.rmdir()
+        original(*how)
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies_texts.fcntl, "flock", flock)
+        patch.setattr(studies_texts, "mine", stop)
+        assert main(words(texts, "mine")) == 130
+    assert ended and (work / "lock").is_file()
+    assert main(words(texts, "mine")) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("more", "code", "expected"), [
