@@ -44,6 +44,8 @@ from effstilts.store import (
 )
 
 MANIFEST, JOB = "manifest.json", "job.json"
+# Locks: held alone to write what is no shard, and by all ranks that are at the shards.
+WHOLE, SHARDS = ".lock", ".shards"
 SHARD_ROWS = 8192
 Dtype = Literal["float32", "float16"]
 
@@ -140,8 +142,12 @@ def embed_to(
     _claim(folder, job)
     texts: list[str] = []
     own = _own_rows(total, shard_rows, rank)
-    done = _manifest_text(folder) is not None
-    with disk_errors(folder), log.progress(own, f"embedding {folder.name}") as progress:
+    with (
+        disk_errors(folder),
+        _locked(folder / SHARDS, fcntl.LOCK_SH),
+        log.progress(own, f"embedding {folder.name}") as progress,
+    ):
+        done = _manifest_text(folder) is not None
         for number, part in enumerate(_chunks(sentences, shard_rows)):
             texts.append(_text_hash(part))
             if number % rank.world == rank.index and not done:
@@ -149,7 +155,7 @@ def embed_to(
                 _make_shard(path, number * shard_rows, part, texts[number], embedder, dtype, progress)
     if not texts:
         raise DataError(f"there is no sentence to embed into {folder}")
-    with disk_errors(folder), _folder_lock(folder):
+    with disk_errors(folder), _locked(folder / WHOLE, fcntl.LOCK_EX):
         return _merge(folder, job, texts, embedder)
 
 
@@ -239,10 +245,13 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
 
 
 def _clear(folder: Path) -> None:
-    """Takes away what is needed no more, and what killed processes had begun to write."""
-    shutil.rmtree(folder / "shards", ignore_errors=True)
+    """Takes away what is needed no more, and what killed processes had begun to write. The shards go once no other rank
+    is at them: the last does it."""
+    with contextlib.suppress(BlockingIOError), _locked(folder / SHARDS, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        shutil.rmtree(folder / "shards", ignore_errors=True)
     for left in [*folder.glob(".*.tmp"), *folder.glob("*.tmp")]:
-        left.unlink(missing_ok=True)
+        if left.is_file():
+            left.unlink(missing_ok=True)
 
 
 def _claim(folder: Path, job: Mapping[str, Any]) -> None:
@@ -252,7 +261,7 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     if others and JOB not in others:
         raise StoreError(f"{folder} is not empty and holds no vectors: choose another folder")
-    with disk_errors(folder), _folder_lock(folder):
+    with disk_errors(folder), _locked(folder / WHOLE, fcntl.LOCK_EX):
         try:
             there = read_signed(path, f"delete {folder}")
         except FileNotFoundError:
@@ -265,10 +274,9 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Held to write what is not a shard."""
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def _locked(path: Path, how: int) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, how)
         yield
 
 

@@ -101,6 +101,27 @@ def test_ranks_share_the_shards_and_the_last_one_merges(encoder: Any, tmp_path: 
     check(store(tmp_path / "v", encoder, rank=Rank(0, 3)), encoder)
 
 
+def test_the_shards_stay_while_a_rank_is_at_them(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Every shard is there, and the merge was killed: others merge and end while this rank looks through its own."""
+    import effstilts.retrieval.vectors as vectors
+
+    folder = tmp_path / "v"
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors, "_merge", lambda *_: None)
+        store(folder, encoder)
+    original, others = vectors._shard_facts, [Rank(0, 3), Rank(2, 3)]
+
+    def facts(path: Path) -> Any:
+        while others:
+            assert store(folder, encoder, rank=others.pop()) is not None
+            assert (folder / "shards").is_dir()
+        return original(path)
+
+    monkeypatch.setattr(vectors, "_shard_facts", facts)
+    check(store(folder, encoder, rank=Rank(1, 3)), encoder)
+    assert not (folder / "shards").exists() and not others
+
+
 def test_other_settings_and_other_sentences_are_refused(encoder: Any, tmp_path: Path) -> None:
     store(tmp_path / "v", encoder)
     with pytest.raises(StoreError, match="dtype 'float32' there, 'float16' asked"):
