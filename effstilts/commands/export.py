@@ -30,8 +30,15 @@ class Export(Places):
     """Arm of the run; needed where it has several."""
     seed: int = -1
     """Seed of the run; -1: its first."""
-    form: Annotated[Literal["", "sentence-transformers", "transformers", "masked-lm"], tyro.conf.arg(name="as")] = ""
-    """sentence-transformers (the default): cut at the layer, with the pooling. transformers: whole, unless --layer cuts
+    form: Annotated[
+        Literal["", "sentence-transformers", "transformers", "masked-lm"],
+        tyro.conf.arg(
+            name="as",
+            metavar="{sentence-transformers,transformers,masked-lm}",
+            help_behavior_hint="(default: sentence-transformers)",
+        ),
+    ] = ""
+    """sentence-transformers: cut at the layer, with the pooling. transformers: whole, unless --layer cuts
     it; of a target always. masked-lm: whole, with the head of phase 1."""
     target: str = ""
     """A target task of the run: its model with its head, as transformers' class for that kind of task."""

@@ -39,11 +39,14 @@ from effstilts.kinds.kind import (
 from effstilts.model.encoder import Encoder, TokenIds
 from effstilts.tasks.task import Task
 
+# Where embeddings are narrower than hidden states and transformers' own head is of this form, its dense layer between.
+_NARROW_HEADS = ("electra", "convbert")
+
 
 class MaskedLMHead(nn.Module):
     """Dense, gelu, LayerNorm, then the transposed input embedding (tied) plus a bias.
 
-    width: of the embedding, smaller than the hidden state where a model factors it (ALBERT, ELECTRA).
+    width: of the embedding, smaller than the hidden state where a model factors it (ELECTRA).
     """
 
     def __init__(self, hidden_size: int, width: int, vocabulary: int, epsilon: float) -> None:
@@ -121,7 +124,13 @@ class MaskedLM:
 
     def head(self, task: Task, encoder: Encoder, dropout: float) -> nn.Module:
         epsilon = float(getattr(encoder.config, "layer_norm_eps", 1e-12))
-        return MaskedLMHead(encoder.hidden_size, encoder.embedding.shape[1], int(encoder.config.vocab_size), epsilon)
+        width = encoder.embedding.shape[1]
+        if width != encoder.hidden_size and encoder.config.model_type not in _NARROW_HEADS:
+            raise ModelError(
+                f"masked LM ties its output to the embeddings: of {encoder.config.model_type} they have {width} "
+                f"dimensions and the hidden states {encoder.hidden_size}: not supported"
+            )
+        return MaskedLMHead(encoder.hidden_size, width, int(encoder.config.vocab_size), epsilon)
 
     def _scores(self, head: nn.Module, encoder: Encoder, batch: Tensors) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [N, V], true pieces [N] and places [B, T] of the N predicted tokens."""

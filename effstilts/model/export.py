@@ -130,6 +130,11 @@ def save_masked_lm(
             theirs |= {name: f"{dense}.{name.partition('.')[2]}" for name in ("dense.weight", "dense.bias")}
             for ours, tensor in head.items():
                 for name in biases if ours == "bias" else (theirs[ours],):
+                    if name in state and state[name].shape != tensor.shape:
+                        raise ModelError(
+                            f"{type(whole).__name__}: its {name} is {list(state[name].shape)}, that of the head here "
+                            f"{list(tensor.shape)}"
+                        )
                     if name in state:
                         state[name].copy_(tensor)
             break

@@ -107,7 +107,7 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
 def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
     """An encoder with random weights. config: `model_type` and fields of that architecture's config."""
     defaults = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    built = _config_of({**defaults, "vocab_size": len(tokenizer), **config})
+    built = _config_of({"vocab_size": len(tokenizer), **config}, defaults)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = _untrained(built)
@@ -160,8 +160,11 @@ def _opened_by(name: str, revision: str, offline: bool) -> tuple[str, bool, dict
     return source, False, {**options, "revision": commit} if commit else options
 
 
-def _config_of(config: Mapping[str, Any]) -> Any:
-    """The config of an architecture by its fields; ModelError for one that it does not have."""
+def _config_of(config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
+    """The config of an architecture by its fields; ModelError for one that it does not have.
+
+    defaults: of fields that count where the architecture has them.
+    """
     from transformers import AutoConfig
 
     fields = dict(config)
@@ -175,7 +178,8 @@ def _config_of(config: Mapping[str, Any]) -> Any:
             if name not in known:
                 raise ModelError(f"model.config: {model_type} has no field {name!r}{did_you_mean(name, known)}")
         try:
-            return AutoConfig.for_model(model_type, **fields)
+            own = {name: value for name, value in (defaults or {}).items() if name in known}
+            return AutoConfig.for_model(model_type, **{**own, **fields})
         except _CONFIG_ERRORS as error:
             raise ModelError(f"model.config: {_first_line(error)}") from error
 

@@ -12,6 +12,7 @@ import torch
 
 from effstilts.errors import ModelError
 from effstilts.kinds import kind_of
+from effstilts.kinds.masked_lm import MaskedLMHead
 from effstilts.model import adapters
 from effstilts.model.export import save_masked_lm
 from effstilts.model.opening import create, load, masked_lm_head, save
@@ -246,3 +247,17 @@ def test_a_tokenizers_fingerprint_is_of_its_content(tokenizer: Any, tmp_path: An
     (tmp_path / "b" / "tokenizer.json").write_text((tmp_path / "b" / "tokenizer.json").read_text() + " ")
     assert first != tokenizer_fingerprint(str(tmp_path / "b"))
     assert tokenizer_fingerprint("org/name", "abc") != tokenizer_fingerprint("org/name", "abd")
+
+
+def test_masked_lm_is_refused_where_another_head_would_be_trained(tokenizer: Any, tmp_path: Path) -> None:
+    """MobileBERT's embeddings are narrower than its hidden states, and its own head has no layer between."""
+    fields = {
+        "model_type": "mobilebert", "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16,
+        "num_feedforward_networks": 1, **BERT_LIKE,
+    }  # fmt: skip
+    encoder = create(fields, tokenizer, seed=1)
+    with pytest.raises(ModelError, match="of mobilebert they have 16 dimensions and the hidden states 32"):
+        kind_of("masked_lm").head(MLM, encoder, 0.0)
+    narrow = MaskedLMHead(32, 16, len(tokenizer), 1e-5).state_dict()
+    with pytest.raises(ModelError, match=r"dense.weight is \[32, 32\], that of the head here \[16, 32\]"):
+        save_masked_lm(encoder, narrow, tmp_path / "m")
