@@ -38,11 +38,6 @@ class Neighbourhoods:
     backward: NDArray[np.float32]
     backward_index: NDArray[np.int64]
 
-    @property
-    def k(self) -> int:
-        """Neighbours that a margin is taken over, of a source sentence."""
-        return int(self.forward.shape[1])
-
 
 @dataclass(frozen=True)
 class Candidates:

@@ -34,6 +34,8 @@ def test_lines_are_distinct_numbered_and_counted(tmp_path: Path) -> None:
     assert [text for chunk in lines.chunks(3) for text in chunk] == ["one", "two", "th ree x", "last"]
     assert lines.numbers.tolist() == [1, 3, 7, 8] and (lines.lines, lines.blank, lines.repeated) == (8, 2, 2)
     assert list(lines.at(np.array([3, 0]))) == ["last", "one"]
+    (tmp_path / "b.txt").write_text("one\ntwo\none\n\n")
+    assert read_lines(tmp_path / "b.txt", tmp_path / "w").numbers.tolist() == [1, 2], "the last ones are passed over"
     assert lines.told() == f"{path}: 8 lines, 2 blank, 2 repeated"
     every = read_lines(path, tmp_path / "w", distinct=False)
     assert every.numbers.tolist() == [1, 3, 5, 6, 7, 8] and every.repeated == 0

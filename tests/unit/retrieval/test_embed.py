@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_neither_order_nor_budget_matters(tokenizer: Any, order: list[int], budg
     one = embed(encoder, SENTENCES, Pooling(2))
     found = embed(encoder, [SENTENCES[i] for i in order], Pooling(2), batch_tokens=budget)
     assert np.abs(found - one[order]).max() <= 1e-5 * np.abs(one).max()
+
+
+@given(st.lists(st.integers(3, 90), min_size=1, max_size=60), st.integers(1, 400))
+def test_no_batch_is_over_the_budget_and_none_could_take_the_next_row(lengths: list[int], budget: int) -> None:
+    """A row that is longer alone stands alone."""
+    widths = np.array(lengths)
+    batches = list(Embedder._batches(SimpleNamespace(_packed_encoder=object()), widths, budget))  # type: ignore[arg-type]
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    tokens = [int(widths[batch].sum()) for batch in batches]
+    assert all(total <= budget or len(batch) == 1 for total, batch in zip(tokens, batches, strict=True))
+    for total, following in zip(tokens, batches[1:], strict=False):
+        assert total + widths[following[0]] > budget
 
 
 def test_only_the_blocks_asked_for_run(encoder: Any) -> None:

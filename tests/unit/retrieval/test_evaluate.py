@@ -14,6 +14,7 @@ from effstilts.cli import main
 from effstilts.errors import DataError, ModelError
 from effstilts.model.opening import save
 from effstilts.recipe import Retrieval
+from effstilts.retrieval import bucc as bucc_scores
 from effstilts.retrieval import sides
 from effstilts.retrieval.embed import Pooling
 from effstilts.retrieval.evaluate import Trial, aligned, mined, passed_over, poolings
@@ -46,6 +47,14 @@ def write_corpora(folder: Path, splits: tuple[str, ...], sentences: int = 120, p
         names = ", ".join(f'"{folder}/{{lang}}.{split}.{name}"' for name in ("source", "target", "gold"))
         paths.append(f"{split}: [{names}]")
     return ", ".join(paths)
+
+
+def bucc_rows(sentences: int, pairs: int) -> list[dict[str, Any]]:
+    made = bucc("qaa", sentences=sentences, pairs=pairs)
+    partner = dict(made["gold"])
+    rows = [{"id": i, "text": t, "side": "source", "gold": [partner[i]] if i in partner else []}
+            for i, t in made["source"]]  # fmt: skip
+    return rows + [{"id": i, "text": t, "side": "target", "gold": []} for i, t in made["target"]]
 
 
 def run(tmp_path: Path, encoder: Any, splits: tuple[str, ...], *sets: str) -> tuple[dict[str, Any], Store]:
@@ -167,6 +176,19 @@ def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
     assert crossed.chosen.facts["chosen"] == [[2, "mean"]] * 5 and crossed.chosen.score > 95
 
 
+def test_the_layer_that_most_folds_choose_is_the_one_named(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bucc_rows(sentences=30, pairs=20)
+    original = bucc_scores.cross_fitted
+    for folds, layer in (((0, 0, 1, 0, 1), 1), ((0, 1, 1, 0, 1), 2)):
+        monkeypatch.setattr(
+            bucc_scores,
+            "cross_fitted",
+            lambda here, folds=folds: replace(original(here), **({"choices": folds} if len(here) > 1 else {})),
+        )
+        sweep = mined(Trial(encoder, lambda _: made, "test", Retrieval(), 64, [Pooling(1), Pooling(2)]))
+        assert sweep.chosen is not None and sweep.chosen.facts["layer"] == layer
+
+
 def test_aligned_sentences_choose_nothing(encoder: Any) -> None:
     rows = [{"source": text, "target": text} for _, text in bucc("qaa", sentences=9, pairs=3)["source"]]
     sweep = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(0), Pooling(1)]))
@@ -184,11 +206,7 @@ def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
 
 
 def test_too_few_rows_have_no_gold(encoder: Any) -> None:
-    made = bucc("qaa", sentences=50, pairs=5)
-    partner = dict(made["gold"])
-    rows = [{"id": i, "text": t, "side": "source", "gold": [partner[i]] if i in partner else []}
-            for i, t in made["source"]]  # fmt: skip
-    rows += [{"id": i, "text": t, "side": "target", "gold": []} for i, t in made["target"]]
+    rows = bucc_rows(sentences=50, pairs=5)
     with pytest.raises(DataError, match="take more rows"):
         mined(Trial(encoder, lambda _: rows, "test", Retrieval(rows=1), 64, [Pooling(1)]))
 

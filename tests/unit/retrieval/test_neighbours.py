@@ -113,6 +113,20 @@ def test_the_bound_holds(dim: int, seed: int, offset: float, both_ways: bool) ->
 
 
 @pytest.mark.usefixtures("small_tiles")
+def test_only_rows_in_doubt_are_searched_whole(monkeypatch: Any) -> None:
+    """Random vectors are told apart by far more than faiss's rounding; a row of near ties is not."""
+    generator = np.random.default_rng(5)
+    x, y = (generator.normal(size=(rows, 16)).astype(np.float32) for rows in (40, 300))
+    y[:200] = x[7] * 10 + 1e-6 * generator.normal(size=(200, 16)).astype(np.float32)
+    whole: list[int] = []
+    original = neighbours.exhaustive
+    monkeypatch.setattr(neighbours, "exhaustive", lambda *of: whole.extend(of[2].tolist()) or original(*of))
+    same(search(x[:7], y[200:], 4, "faiss"), oracle(x[:7], y[200:], 4))
+    assert not whole
+    same(search(x, y, 4, "faiss"), oracle(x, y, 4))
+    assert 7 in whole
+
+
 def test_too_many_candidates_fail_and_are_searched_otherwise() -> None:
     x = np.ones((300, 8), np.float32)
     forward, backward = certified.scan(x, x, 2)
