@@ -23,7 +23,12 @@ pytestmark = [
 
 METHODS = ("rslora", "dora", "loraplus", "vera", "ia3", "bitfit", "qlora", "lora-int8")
 # int8 under ZeRO-3 is refused (effstilts.engine.choice); the others differ between the stages in nothing of their own.
-SHARDED = [(m, "zero3") for m in METHODS if m != "lora-int8"] + [(m, "zero2") for m in ("dora", "qlora", "lora-int8")]
+SHARDED = [
+    *((method, "zero3") for method in METHODS if method != "lora-int8"),
+    *((method, "zero2") for method in ("dora", "qlora", "lora-int8")),
+    ("rslora", "zero1"), ("qlora", "zero1"), ("loraplus", "zero2_offload"), ("lora-int8", "zero2_offload"),
+    ("vera", "zero3_offload"), ("qlora", "zero3_offload"),
+]  # fmt: skip
 SAVING = {"freeze_layers": 1, "gradient_checkpointing": True}
 STEPS, STOP = 7, 6
 
