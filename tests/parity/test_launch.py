@@ -123,6 +123,44 @@ def test_the_deepspeed_launcher_with_zero3(alone: Path, tiny_recipe: Path, tmp_p
     assert_plain_libraries_read(tmp_path / "two", alone, tmp_path)
 
 
+# In the place of pdsh and ssh: a node is a shell on this machine with a login's environment and nothing of this one's.
+PDSH = """#!{python}
+import os, subprocess, sys
+words = sys.argv[1:]
+hosts, command = words[words.index("-w") + 1].split(","), " ".join(words[words.index("-w") + 2 :])
+login = {{name: os.environ[name] for name in ("HOME", "PATH")}}
+nodes = [
+    subprocess.Popen(["bash", "-c", command.replace("%n", str(number)).replace("%h", host)], env=login)
+    for number, host in enumerate(hosts)
+]
+sys.exit(max(node.wait() for node in nodes))
+"""
+
+
+@has_deepspeed
+@pytest.mark.parametrize("by", ["pdsh", "each node"])
+def test_two_nodes_by_a_hostfile(alone: Path, tiny_recipe: Path, tmp_path: Path, by: str) -> None:
+    """One rank on each. By pdsh, what the nodes must know stands in ~/.deepspeed_env and in the recipe."""
+    hosts, tools = tmp_path / "hosts", tmp_path / "tools"
+    hosts.write_text("node1 slots=1\nnode2 slots=1\n")
+    tools.mkdir()
+    for name, text in (("pdsh", PDSH.format(python=sys.executable)), ("ssh", "#!/bin/sh\n")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (tmp_path / ".deepspeed_env").write_text("DS_ACCELERATOR=cpu\nOMP_NUM_THREADS=1\n")
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--hostfile", str(hosts)]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    command = ["--module", "effstilts", *words(tiny_recipe, tmp_path / "two", "engine.config=zero2")]
+    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if by == "pdsh":
+        nodes = [start([*launcher, *command], PATH=path, HOME=str(tmp_path))]
+    else:
+        nodes = [start([*launcher, "--no_ssh", "--node_rank", str(n), *command], PATH=path) for n in range(2)]
+    said = [process.communicate(timeout=400) for process in nodes]
+    assert not any(process.returncode for process in nodes), [error[-3000:] for _, error in said]
+    assert_like_alone(alone, tmp_path / "two", "".join(output for output, _ in said))
+
+
 # What another program does with what ZeRO-3 left: phase 1's encoder and phase 2's adapter by peft, phase 2's encoder as
 # it is exported, a target's encoder and head. No effstilts there.
 FRESH = """
