@@ -4,7 +4,8 @@ A mutant is a module with one change of its syntax tree: a comparison, an arithm
 text, a truth value, a condition, a returned value, an argument dropped, a call left out. It is killed if the module's
 tests fail or run out of time. Not changed: docstrings, annotations, the words of messages, and what is only logged.
 Each mutant is tried in a forked process that has the libraries imported and the package not, so that a trial costs the
-tests alone. Equivalent mutants are not taken out: the score is a lower bound.
+tests alone; first by those that pass its line, the fastest first, and by all where they find nothing. Equivalent
+mutants are not taken out: the score is a lower bound.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,8 +207,30 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.mutant.source(), module.__file__, "exec"), module.__dict__)
 
 
-def trial(mutant: Mutant | None, tests: tuple[str, ...], seconds: float) -> tuple[bool, float]:
-    """(whether the tests fail, how long they took). None: the module as it is."""
+class _Covered:
+    """Of a pytest run: which tests pass a line of a module, the fastest first."""
+
+    def __init__(self, module: str) -> None:
+        import coverage
+
+        self.path = str(ROOT / module)
+        self.coverage = coverage.Coverage(data_file=None, include=[self.path], config_file=False)
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.coverage.switch_context(nodeid)
+
+    def by_line(self) -> dict[int, list[str]]:
+        contexts = self.coverage.get_data().contexts_by_lineno(self.path)
+        passing = {line: [test for test in tests if test] for line, tests in contexts.items()}
+        return {line: sorted(tests, key=self.seconds.__getitem__) for line, tests in passing.items()}
+
+
+def _forked(run: Callable[[str], int], seconds: float) -> tuple[bool, float]:
+    """(whether `run`, given a folder of its own, fails, how long it took)."""
     began = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -215,24 +238,11 @@ def trial(mutant: Mutant | None, tests: tuple[str, ...], seconds: float) -> tupl
         quiet = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(quiet, number)
-        import pytest
-
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp()
-        if mutant is not None:
-            sys.meta_path.insert(0, _Finder(mutant))
         code = 1
         try:
             with tempfile.TemporaryDirectory() as folder:
-                options = [
-                    "-q",
-                    "-x",
-                    "-m",
-                    "not slow and not real",
-                    f"--basetemp={folder}/t",
-                    "-p",
-                    "no:cacheprovider",
-                ]
-                code = int(pytest.main([*options, *tests]))
+                code = run(folder)
         finally:
             os._exit(0 if code == 0 else 1)
     while time.monotonic() - began < seconds:
@@ -243,6 +253,41 @@ def trial(mutant: Mutant | None, tests: tuple[str, ...], seconds: float) -> tupl
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True, seconds
+
+
+def _pytest(tests: Sequence[str], folder: str, *plugins: Any) -> int:
+    import pytest
+
+    options = ["-q", "-x", "-m", "not slow and not real", f"--basetemp={folder}/t", "-p", "no:cacheprovider"]
+    return int(pytest.main([*options, *tests], plugins=plugins))
+
+
+def trial(mutant: Mutant | None, tests: Sequence[str], seconds: float) -> tuple[bool, float]:
+    """(whether the tests fail, how long they took). None: the module as it is."""
+
+    def run(folder: str) -> int:
+        if mutant is not None:
+            sys.meta_path.insert(0, _Finder(mutant))
+        return _pytest(tests, folder)
+
+    return _forked(run, seconds)
+
+
+def covering(module: str, tests: Sequence[str]) -> dict[int, list[str]]:
+    """Line of a module -> the tests that pass it, the fastest first. SystemExit if one fails."""
+    with tempfile.NamedTemporaryFile("r") as into:
+
+        def run(folder: str) -> int:
+            covered = _Covered(module)
+            with covered.coverage.collect():
+                code = _pytest(tests, folder, covered)
+            Path(into.name).write_text(json.dumps(covered.by_line()), encoding="utf-8")
+            return code
+
+        failed, _ = _forked(run, 600)
+        if failed:
+            raise SystemExit(f"the tests of {module} fail without a mutant: {' '.join(tests)}")
+        return {int(line): tests for line, tests in json.load(into).items()}
 
 
 def preload() -> None:
@@ -272,16 +317,22 @@ def score(group: str, sample: int, seed: int = 0, deadline: float = float("inf")
     if sample:
         drawn = drawn[:sample]
     usual: dict[str, float] = {}
+    passing: dict[str, dict[int, list[str]]] = {}
     survivors: list[str] = []
     tried = 0
     for mutant, tests in drawn:
         if time.monotonic() > deadline:
             break
         if mutant.module not in usual:
-            failed, usual[mutant.module] = trial(None, tests, 600)
+            passing[mutant.module] = covering(mutant.module, tests)
+            by_name = sorted({test for near in passing[mutant.module].values() for test in near})
+            failed, usual[mutant.module] = trial(None, [*tests, *by_name], 600)
             if failed:
-                raise SystemExit(f"the tests of {mutant.module} fail without a mutant: {' '.join(tests)}")
-        killed, _ = trial(mutant, tests, 20 + 8 * usual[mutant.module])
+                raise SystemExit(f"the tests of {mutant.module} fail when they are called by their names")
+        limit = 20 + 8 * usual[mutant.module]
+        # First those that pass its line; what a fixture runs for others too is seen by all of them alone.
+        near = passing[mutant.module].get(mutant.line, [])
+        killed = (bool(near) and trial(mutant, near, limit)[0]) or trial(mutant, tests, limit)[0]
         tried += 1
         if not killed:
             survivors.append(f"{mutant.module}:{mutant.line}: {mutant.change}")
