@@ -115,11 +115,15 @@ def start_deepspeed(*command: str) -> subprocess.Popen[str]:
 
 
 @has_deepspeed
-def test_the_deepspeed_launcher_with_zero3(alone: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_the_deepspeed_launcher_with_zero3(
+    alone: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
     process = start_deepspeed(*words(tiny_recipe, tmp_path / "two", "engine.config=zero3"))
     output, error = process.communicate(timeout=400)
     assert process.returncode == 0, error[-3000:]
     assert_like_alone(alone, tmp_path / "two", output)
+    assert not list((tmp_path / "compiled").rglob("*")), "nothing is compiled, and no lock left by one that was killed"
     assert_plain_libraries_read(tmp_path / "two", alone, tmp_path)
 
 
