@@ -294,8 +294,9 @@ class Driver:
 
     @property
     def errors(self) -> str:
-        """What the last run said on stderr."""
-        return Path(f"{self.said}.err").read_text(encoding="utf-8")
+        """What the last run said on stderr; nothing where it died before it had one."""
+        path = Path(f"{self.said}.err")
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 if __name__ == "__main__":
