@@ -114,6 +114,8 @@ def _check(recipe: Recipe, where: str) -> None:
 
     if not recipe.name.isprintable() or len(recipe.name.encode()) > 200 or any(c in recipe.name for c in "/\\"):
         refuse(f"the name {shown(recipe.name)} cannot be a file name")
+    if ":" in recipe.name:
+        refuse(f"the name {recipe.name!r} has a colon, which parts run, arm and seed where a run is named")
     if not recipe.name or recipe.name.startswith("."):
         refuse(f"the name {recipe.name!r} cannot be a file name")
     if not recipe.seeds or len(set(recipe.seeds)) != len(recipe.seeds) or min(recipe.seeds) < 0:
@@ -133,8 +135,9 @@ def _check(recipe: Recipe, where: str) -> None:
         if task not in read_in_phase_one:
             # So that whatever looks for test rows in what was trained on sees them.
             refuse(f"model.aligned_by: {task!r} is not among mlm.tasks{did_you_mean(task, read_in_phase_one)}")
-    if not 0 < recipe.model.character_coverage <= 1:
-        refuse("model.character_coverage is a share above 0, at most 1")
+    # sentencepiece's own bounds
+    if not 0.98 <= recipe.model.character_coverage <= 1:
+        refuse("model.character_coverage is a share from 0.98 to 1")
     for arm in recipe.arms:
         if arm not in recipe.intermediate:
             refuse(f"arms: no arm {arm!r} in intermediate{did_you_mean(arm, recipe.intermediate)}")
@@ -160,14 +163,18 @@ def _check(recipe: Recipe, where: str) -> None:
             refuse(f"{name}.combine: {problem}")
     if recipe.mlm.method.name != "full" and recipe.mlm.tasks and recipe.model.name == "new":
         refuse("mlm.method: random weights need full training")
-    if recipe.retrieval.neighbours < 1 or recipe.retrieval.rows < 0:
-        refuse("retrieval: neighbours is 1 or more, rows 0 or more")
+    if recipe.retrieval.neighbours < 1 or recipe.retrieval.rows < 0 or recipe.retrieval.batch_tokens < 1:
+        refuse("retrieval: neighbours and batch_tokens are 1 or more, rows 0 or more")
+    if recipe.data.evaluation_rows < 0:
+        refuse("data.evaluation_rows is 0 or more")
     if min([recipe.retrieval.layer, *recipe.retrieval.layers.values()]) < -1:
         refuse("retrieval: layers are counted from 0, the embedding output; -1 is the protocol's")
     seen = set()
     for i, target in enumerate(recipe.targets):
         check_training(target.training, f"{where}: targets[{i}].training")
         check_method(target.method, f"{where}: targets[{i}].method")
+        if target.rows < 0:
+            refuse(f"targets[{i}].rows is 0 or more")
         if target.task in seen:
             refuse(f"targets: {target.task!r} stands twice")
         seen.add(target.task)

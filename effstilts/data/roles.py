@@ -205,7 +205,9 @@ def _tagging(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
         )
     tags = []
     for tag in raw:
-        name = task.label_values.get(str(tag), task.labels[tag] if _is_index(tag, task) else str(tag))
+        # A number is a place in the tag set only where it is no tag's name.
+        named = str(tag) if str(tag) in task.labels or not _is_index(tag, task) else task.labels[tag]
+        name = task.label_values.get(str(tag), named)
         if name not in task.labels:
             raise DataError(f"{place}: the tag {name!r} is not one of {', '.join(task.labels)}")
         tags.append(name)
@@ -234,8 +236,8 @@ def _mining(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {
         "id": str(_value(row, str(task.columns["id"]), place, task)),
         "text": _role_text(task, row, "text", place),
-        "side": row["side"],
-        "gold": list(row["gold"]),
+        "side": _value(row, "side", place, task),
+        "gold": list(_value(row, "gold", place, task)),
     }
 
 

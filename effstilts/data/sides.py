@@ -22,6 +22,9 @@ def _aligned(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[R
 def _corpora(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
     """The sentences of two comparable corpora, each with its gold partners. DataError for a pair of unknown ids."""
     sides = {"source": list(reader(paths[0])), "target": list(reader(paths[1]))}
+    for row, place in chain.from_iterable(sides.values()):
+        if "id" not in row or "text" not in row:
+            raise DataError(f"{place}: comparable corpora are lines of an id, a tab and a sentence (format: bucc)")
     known = {side: {row["id"] for row, _ in rows} for side, rows in sides.items()}
     partners: dict[str, dict[str, list[str]]] = {"source": {}, "target": {}}
     for pair, place in READERS["bucc_gold"](paths[2]):
@@ -37,23 +40,26 @@ def _corpora(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[R
 
 def _candidates(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
     """Queries in one language, and all candidates."""
-    return ((row, place) for row, place in chain.from_iterable(map(reader, paths)) if row["language"] in ("", language))
+    return (
+        (row, place)
+        for row, place in chain.from_iterable(map(reader, paths))
+        if row.get("language", "") in ("", language)
+    )
 
 
 Joined = Callable[[Reader, Sequence[Path], str], Iterator[Row]]
 # (kind, number of files of a split) -> how they become rows; other files are read one after another.
 JOINED: Mapping[tuple[str, int], Joined] = {
-    ("bitext", 2): _aligned,
     ("mining", 3): _corpora,
     ("candidates", 1): _candidates,
     ("candidates", 2): _candidates,
 }
-# Formats whose text i of one file belongs to text i of the other, whatever the kind.
+# Formats whose text i of one file belongs to text i of the other, whatever the kind; of bitexts plain lines, too.
 _ALIGNED_FORMATS = ("aligned_lines", "stsb_csv")
 
 
 def joined(kind: str, form: str, files: int) -> Joined | None:
     """How the files of a split become rows together; None: they are read one after another."""
-    if form in _ALIGNED_FORMATS and files == 2:
+    if files == 2 and (form in _ALIGNED_FORMATS or (kind == "bitext" and form == "lines")):
         return _aligned
     return JOINED.get((kind, files))

@@ -35,6 +35,7 @@ class Kind(Protocol):
     """How a kind of task works.
 
     version: raised when the encoding changes; part of the cache's key.
+    metrics: the names that `score` gives.
     shared_head: name of the head that all tasks of the kind share and that a checkpoint may bring; empty: a fresh
         head for each task.
     """
@@ -42,6 +43,7 @@ class Kind(Protocol):
     name: str
     version: int
     shared_head: str
+    metrics: tuple[str, ...]
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:
         """Rows of token ids, and what training and decoding need. One example may give several rows: the column

@@ -44,6 +44,7 @@ class Span:
     name = "span"
     version = 1
     shared_head = ""
+    metrics: tuple[str, ...] = ("f1", "exact_match")
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:
         """`task.stride` is the overlap of two windows in tokens. Character offsets of a window's context tokens are

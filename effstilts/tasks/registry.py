@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -101,7 +102,7 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     if kind not in ROLES:
         raise RecipeError(f"{at}: no kind {kind!r}{did_you_mean(kind, ROLES)}; there are {', '.join(ROLES)}")
     if "files" in values:
-        values["files"] = _files(at, values["files"], spec.get("format"), spec.get("language_codes"))
+        values["files"] = _files(at, values["files"], spec.get("format"), spec.get("language_codes"), kind)
     if "hub" in values:
         values["hub"] = decode(Hub, values["hub"], f"{at}.hub")
     if "parts" in values:
@@ -127,16 +128,24 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
         values["label_values"] = {str(k): str(v) for k, v in values["label_values"].items()}
     if base is None:
         values.setdefault("columns", _DEFAULT_COLUMNS.get(kind, {}))
-        values.setdefault("score", _SCORES.get(kind, "accuracy"))
+        values.setdefault("score", _score_of(kind, values.get("labels", ())))
     if "columns" in values:
         values["columns"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["columns"].items()}
     _check_types(at, values)
     task = dataclasses.replace(base, name=name, **values) if base else Task(name=name, **values)
     _check(at, task)
+    if "languages" in values:
+        _check_languages(at, task)
     return task
 
 
-def _files(at: str, spec: Any, default_format: Any, codes: Any) -> Files:
+def _score_of(kind: str, labels: Sequence[str]) -> str:
+    """The metric of a kind; of tags that mark no spans the accuracy."""
+    spans = all(label == "O" or re.match("[BIES]-", label) for label in labels)
+    return "accuracy" if kind == "tagging" and not spans else _SCORES.get(kind, "accuracy")
+
+
+def _files(at: str, spec: Any, default_format: Any, codes: Any, kind: str) -> Files:
     if not isinstance(spec, Mapping):
         raise RecipeError(f"{at}.files: expected split -> path, got {spec!r}")
     paths: dict[str, str | tuple[str, ...]] = {}
@@ -154,6 +163,8 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any) -> Files:
             raise RecipeError(f"{at}.files.{split}: expected a path or a list of paths, got {value!r}")
         paths[split] = items[0] if len(items) == 1 else items
         formats[split] = str(own) if own else _format_of(at, items[0])
+        if not own and formats[split] == "lines" and kind == "bitext":
+            formats[split] = "aligned_lines"  # whose blank lines keep their places
         if formats[split] not in FORMATS:
             hint = did_you_mean(formats[split], FORMATS)
             raise RecipeError(f"{at}: no format {formats[split]!r}{hint}; there are {', '.join(FORMATS)}")
@@ -262,10 +273,26 @@ def _check(at: str, task: Task) -> None:
         raise RecipeError(f"{at}.holdout.share: a share between 0 and 1, got {task.holdout.share}")
     if task.holdout is not None and "{" in str(task.columns.get(task.holdout.by, "")):
         raise RecipeError(f"{at}.holdout.by: {task.holdout.by!r} is made of several columns; name one of them")
+    if task.pooled and task.kind != "candidates":
+        raise RecipeError(f"{at}.pooled: is for candidates, not for {task.kind}")
     if task.normaliser == "mlqa" and task.no_answer:
         raise RecipeError(f"{at}: MLQA's normaliser is for questions that have an answer (no_answer: false)")
     if not task.languages:
         raise RecipeError(f"{at}.languages: needs at least one")
+
+
+def _check_languages(at: str, task: Task) -> None:
+    for language in task.languages:
+        if not re.fullmatch(r"[\w.@-]+", language):
+            raise RecipeError(f"{at}.languages: {language!r} is no language code (letters, numbers, - and _)")
+    own = task.files.paths.get(task.evaluate_on, ()) if task.files and not task.parts else ()
+    paths = (own,) if isinstance(own, str) else own
+    # The files of candidates name each row's language.
+    if len(task.languages) > 1 and paths and task.kind != "candidates" and not any("lang}" in path for path in paths):
+        raise RecipeError(
+            f"{at}.files.{task.evaluate_on}: {paths[0]} would be the rows of {', '.join(task.languages)} alike: put "
+            "{lang} where the file's name has the language"
+        )
 
 
 def _is_plain(template: Any) -> bool:
