@@ -73,7 +73,7 @@ class Plan(RecipeChoice):
         from effstilts.studies.overlap import find_overlaps, sentence
         from effstilts.studies.plan import describe
 
-        with self.opened(quiet=True, events=False) as (recipe, bench, graph):
+        with self.opened(quiet=False, events=False) as (recipe, bench, graph):
             print(describe(recipe, bench, graph))
             if self.overlap:
                 print("\n".join(map(sentence, find_overlaps(graph, bench))) or "no overlap")
@@ -129,7 +129,11 @@ def _write_record(recipe: Recipe, bench: Workbench, graph: Graph, overlaps: list
 
     from effstilts.studies.report import run_record
 
-    record = run_record(recipe.name, graph, bench.store, dataclasses.asdict(recipe))
+    written = dataclasses.asdict(recipe)
+    if Path(recipe.model.name).is_dir():
+        # What the run has trained is opened from other folders, too.
+        written["model"]["name"] = str(Path(recipe.model.name).absolute())
+    record = run_record(recipe.name, graph, bench.store, written)
     record["overlaps"] = overlaps
     bench.store.write_run(recipe.name, record)
     return record

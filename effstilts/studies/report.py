@@ -59,7 +59,23 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
         steps.append(line)
     # By arm and seed: equal arms share a step, whose label names the first.
     encoders = {f"{arm}:{seed}": at.name if isinstance(at, Step) else "" for (arm, seed), at in graph.encoders.items()}
-    return {"name": name, "recipe": dict(recipe), "steps": steps, "encoders": encoders, "cells": cells}
+    roots = {_root(at).key for at in graph.encoders.values()}
+    return {
+        "name": name,
+        "recipe": dict(recipe),
+        "steps": steps,
+        "encoders": encoders,
+        # What a checkpoint was, so that another of its name is not taken for it.
+        **({"checkpoint": roots.pop()} if len(roots) == 1 else {}),
+        "cells": cells,
+    }
+
+
+def _root(at: Source | Step) -> Source:
+    while isinstance(at, Step):
+        assert at.base is not None
+        at = at.base
+    return at
 
 
 def _failures(step: Source | Step | None, store: Store) -> list[str]:

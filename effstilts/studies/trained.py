@@ -137,12 +137,19 @@ def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: i
             f"the record of the run {record['name']} names no encoder of the arm {arm!r} with seed {seed}: the arm was "
             "not run, or by an older version; effstilts run writes it anew, and makes nothing twice"
         )
-    return _step(name, record, store) if name else _source(record)
+    return _step(name, record, store) if name else _source(record, record.get("checkpoint", ""))
 
 
-def _source(record: Mapping[str, Any]) -> Source:
+def _source(record: Mapping[str, Any], key: str) -> Source:
+    """The checkpoint that a run began with. key: what it was then, empty where an older record does not say."""
     model = decode(Model, record["recipe"]["model"], f"{record['name']}.model")
-    return Source(model, opening.fingerprint(model.name, model.revision))
+    found = Source(model, opening.fingerprint(model.name, model.revision))
+    if key and model.name != "new" and found.key != key:
+        raise StoreError(
+            f"the run {record['name']} began with another model than what is {model.name} now: its files have changed, "
+            "or another folder has that name here; give the run the model it had, or run the recipe again"
+        )
+    return found
 
 
 def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:
@@ -155,10 +162,11 @@ def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:
     # A step that was trained in full holds its whole encoder: what came before matters for the head of phase 1 alone.
     base: Source | Step | None = None
     if before is None:
-        base = _source(record)
+        base = _source(record, spec["base"])
     elif spec["method"]["name"] != "full" or store.has(*before.split("-", 1)):
         base = _step(before, record, store)
-    method = decode(Method, spec["method"], f"{name}.method")
+    settings = {key: value for key, value in spec["method"].items() if key != "below"}  # a version's mark
+    method = decode(Method, settings, f"{name}.method")
     return Step(kind, key, name, spec, _never, base=base, method=method)
 
 
