@@ -23,7 +23,7 @@ from effstilts.data import sources
 from effstilts.data.order import long_cycle_possible
 from effstilts.engine import zero_config
 from effstilts.engine.choice import check_spread
-from effstilts.errors import RecipeError, StoreError
+from effstilts.errors import DataError, RecipeError, StoreError, did_you_mean
 from effstilts.identity import NUMERICS_VERSION, of_method, of_part, of_retrieval, of_training
 from effstilts.kinds import kind_of
 from effstilts.model.opening import fingerprint as checkpoint_fingerprint
@@ -53,6 +53,9 @@ from effstilts.retrieval.evaluate import EVALUATORS, evaluator_of
 from effstilts.store import Damaged, content_key
 from effstilts.tasks.task import SplitName, Task
 from effstilts.workbench import Source, Step, TaskPart, Workbench
+
+_TUNED: tuple[SplitName, SplitName] = ("dev", "test")
+_SAID = 5  # languages of a task that are left out
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
             for name in recipe.retrieval.tasks:
                 _retrieval(recipe, bench, graph, name, encoder, arm, seed)
     _check_something_is_carried(recipe, graph)
+    _say_what_is_left_out(recipe, bench)
     # Before anything is written or trained: what rank 0 does next, it does for all.
     bench.ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
     if bench.ranks.world > 1:
@@ -299,7 +303,7 @@ def _target(
 ) -> None:
     """Training on the English rows, then one evaluation for each language."""
     task = bench.task(target.task)
-    kind_of(task.kind)
+    _check_score(task)
     trained_on = bench.task(target.train_on or task.train_on or task.name)
     if trained_on.kind != task.kind or trained_on.labels != task.labels:
         raise RecipeError(
@@ -425,6 +429,8 @@ def _training_step(
         ),
         "training": of_training(phase.training),
         "method": of_method(phase.method, base),
+        # Once heads were drawn after what adapters draw.
+        **({"heads": "apart"} if phase.method.name != "full" or getattr(base, "leaves_adapter", False) else {}),
         "base": base.key,
         "seed": seed,
         "numerics": NUMERICS_VERSION,
@@ -483,6 +489,20 @@ def _check_carry(label: str, method: Method, base: Source | Step) -> None:
         )
 
 
+def _say_what_is_left_out(recipe: Recipe, bench: Workbench) -> None:
+    """Of tasks that the recipe declares: languages that it names and no source has."""
+    for name in [target.task for target in recipe.targets if not target.languages]:
+        task = bench.task(name)
+        if name not in bench.declared:
+            continue
+        found = sources.evaluation_splits(task, bench.where)
+        for language in [language for language in task.languages if language not in found][:_SAID]:
+            try:
+                sources.source_of(task, task.evaluate_on, language, bench.where)
+            except DataError as error:
+                bench.log.warn(f"{error}: not evaluated")
+
+
 def _check_something_is_carried(recipe: Recipe, graph: Graph) -> None:
     """RecipeError where targets would carry an adapter over and every intermediate phase trains the weights themselves.
     Some arms without one are meant: the baseline has no phase before."""
@@ -506,6 +526,7 @@ def _parts(bench: Workbench, shares: Sequence[Share], phase: str) -> tuple[TaskP
         task = bench.task(share.task)
         if task.kind in EVALUATORS:
             raise RecipeError(f"{phase}: {share.task!r} is an evaluation of retrieval; nothing trains on it")
+        _check_score(task)
         all_languages = bool(kind_of(task.kind).shared_head)
         default = task.languages if all_languages else (task.training_language,)
         for language in share.languages or default:
@@ -533,9 +554,20 @@ def retrieval_splits(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> d
     for language in wanted or task.languages:
         _known_language(task, language)
         dev, test = (bench.has_split(TaskPart(task, language), split) for split in ("dev", "test"))
+        # One source for both: a folder with dev alone is not made up from the hub.
+        test = test and not (dev and len({sources.source_of(task, s, language, bench.where) for s in _TUNED}) > 1)
         if test or dev or wanted:
             found[language] = ("test", dev) if test else ("dev", False)
     return found or {language: (split, False) for language, split in _languages(bench, task, wanted).items()}
+
+
+def _check_score(task: Task) -> None:
+    known = kind_of(task.kind).metrics
+    if task.score not in known:
+        raise RecipeError(
+            f"{task.name}: {task.kind} has no score {task.score!r}{did_you_mean(task.score, known)}; it has "
+            f"{', '.join(known)}"
+        )
 
 
 def _known_language(task: Task, language: str) -> None:

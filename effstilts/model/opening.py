@@ -227,15 +227,17 @@ def write_model(
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    before = encoder.config.dtype
+    before, longest = encoder.config.dtype, encoder.tokenizer.model_max_length
     encoder.config.architectures = [architecture]
     try:
         encoder.config.dtype = dtype
+        # By it other libraries cut.
+        encoder.tokenizer.model_max_length = min(longest, encoder.max_length)
         with quiet_transformers():
             encoder.config.save_pretrained(folder)
             encoder.tokenizer.save_pretrained(folder)
     finally:
-        encoder.config.dtype = before
+        encoder.config.dtype, encoder.tokenizer.model_max_length = before, longest
     found = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in state.items()

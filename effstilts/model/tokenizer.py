@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+from effstilts.errors import ModelError
+
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 MASK = "<mask>"
 
@@ -16,24 +18,29 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, character_coverage: f
 
     SentencePiece trains the pieces on one thread: the trainer of `tokenizers` gives another vocabulary each time.
     A small text may have fewer than `vocab_size` pieces. character_coverage: share of the characters with a piece.
+    ModelError where the pieces are fewer than the characters.
     """
     import sentencepiece
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        # Each text once, in a fixed order: the pieces do not depend on how rows were grouped.
-        sentence_iterator=iter(sorted(set(texts))),
-        model_writer=model,
-        model_type="unigram",
-        vocab_size=vocab_size - len(SPECIALS) + 2,
-        hard_vocab_limit=False,
-        character_coverage=character_coverage,
-        normalization_rule_name="nmt_nfkc",
-        num_threads=1,
-        max_sentence_length=1 << 20,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            # Each text once, in a fixed order: the pieces do not depend on how rows were grouped.
+            sentence_iterator=iter(sorted(set(texts))),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size - len(SPECIALS) + 2,
+            hard_vocab_limit=False,
+            character_coverage=character_coverage,
+            normalization_rule_name="nmt_nfkc",
+            num_threads=1,
+            max_sentence_length=1 << 20,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[-200:]
+        raise ModelError(f"no tokenizer of {vocab_size} pieces can be made of these texts: {said}") from error
     trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [
         (trained.id_to_piece(i), trained.get_score(i))
