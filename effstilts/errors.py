@@ -83,6 +83,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def say(line: str) -> None:
     """On stderr, unless another process of the launch says it."""
-    rank = os.environ.get("RANK", "")
-    if not rank.isdecimal() or int(rank) == 0:
+    rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    if not (rank.isdecimal() and int(rank)) or world in ("", "1"):
         print(line, file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,7 +156,10 @@ class Encoder(nn.Module):
     def checkpoint_gradients(self) -> None:
         """Keeps a block's input alone for the backward pass, which computes the rest again (Chen et al. 2016)."""
         base = self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():
+            # Newer versions of transformers have another name for it, older ones this one alone.
+            warnings.simplefilter("ignore", FutureWarning)
+            base.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers makes the embedding's output ask for a gradient, which reentrant checkpointing needs; here it
         # would only carry gradients down through frozen blocks.
         if any(name.startswith("_require_grads_hook") for name in vars(base)):

@@ -114,7 +114,9 @@ def open_target(name: str, target: str, store: Store, offline: bool = False) -> 
 def _chosen(record: Mapping[str, Any], rest: list[str]) -> tuple[str, int, str]:
     """Arm and seed of a run, and how a table names the three."""
     run, recipe = record["name"], record["recipe"]
-    arm = _one_of(rest[0] if rest else "", list(recipe["intermediate"]), f"the run {run}", "arm")
+    # One that the recipe has and the run left out is known, and said to be not run.
+    arms = list(recipe["intermediate"] if rest and rest[0] else recipe.get("arms") or recipe["intermediate"])
+    arm = _one_of(rest[0] if rest else "", arms, f"the run {run}", "arm")
     seed = _one_of(rest[1] if len(rest) > 1 else "", [str(s) for s in recipe["seeds"]], f"{run}", "seed")
     return arm, int(seed), f"{run}:{arm}" + (f":{seed}" if len(recipe["seeds"]) > 1 else "")
 
