@@ -124,6 +124,12 @@ def test_the_gold_only_variant_is_retrieval_among_partners() -> None:
     eye = np.eye(5, dtype=np.float32)
     assert gold_only_accuracy(given, eye, eye) == 100.0
     assert gold_only_accuracy(given, eye[[1, 0, 2, 3, 4]], eye) == 0.0
+    # s0 stands first and its partner last; t0 has none.
+    crossed = corpora(
+        [example("source", f"s{i}", f"s {i}", f"t{(i + 2) % 3}") for i in range(2)]
+        + [example("target", f"t{i}", f"t {i}") for i in range(3)]
+    )
+    assert gold_only_accuracy(crossed, eye[[0, 1]], eye[[1, 4, 0]]) == 100.0
 
 
 def test_bad_corpora_are_one_line_each() -> None:

@@ -40,6 +40,10 @@ def test_a_pair_is_relevant_where_either_side_says_so() -> None:
         ([row("candidate", "c")], "there are no queries"),
         ([row("query", "q", "c")], "there are no candidates"),
         ([row("query", "q", "c"), row("query", "q", "c"), row("candidate", "c")], "'q' stands twice"),
+        (
+            [row("query", "q", "a"), *(row("candidate", name) for name in "abb")],
+            "'b' stands twice among the candidates",
+        ),
         ([row("query", "q", "d"), row("candidate", "c")], "no candidate answers the query 'q'"),
     ],
 )

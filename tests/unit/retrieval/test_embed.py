@@ -81,6 +81,14 @@ def test_neither_order_nor_budget_matters(tokenizer: Any, order: list[int], budg
     assert np.abs(found - one[order]).max() <= 1e-5 * np.abs(one).max()
 
 
+def test_names_of_arrays_say_what_they_are() -> None:
+    """<s> has no mean, so there is nothing to leave out of it."""
+    made = [Pooling(8), Pooling(8, "mean", False), Pooling(2, "cls", False), Pooling(0, "weighted", False)]
+    assert [pooling.name for pooling in made] == [
+        "layer8-mean", "layer8-mean-nospecial", "layer2-cls", "layer0-weighted-nospecial",
+    ]  # fmt: skip
+
+
 @given(st.lists(st.integers(3, 90), min_size=1, max_size=60), st.integers(1, 400))
 def test_no_batch_is_over_the_budget_and_none_could_take_the_next_row(lengths: list[int], budget: int) -> None:
     """A row that is longer alone stands alone."""

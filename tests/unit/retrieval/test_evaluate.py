@@ -197,6 +197,18 @@ def test_aligned_sentences_choose_nothing(encoder: Any) -> None:
     assert csls.outcomes[Pooling(1)].facts["margin"] == "csls"
 
 
+def test_a_result_says_how_it_was_made(encoder: Any) -> None:
+    own = Retrieval(space="centre", special_tokens=False, neighbours=3)
+    rows = [{"source": text, "target": text} for _, text in bucc("qaa", sentences=9, pairs=3)["source"]]
+    one = aligned(Trial(encoder, lambda _: rows, "test", own, 64, [Pooling(1, "mean", False)]))
+    (outcome,) = one.outcomes.values()
+    settings = {"layer": 1, "pooling": "mean", "special_tokens": False, "space": "centre", "margin": "absolute"}
+    assert {**settings, "neighbours": 3}.items() <= outcome.facts.items()
+    alone = mined(Trial(encoder, lambda _: bucc_rows(30, 20), "test", Retrieval(), 64, [Pooling(1)]))
+    (outcome,) = alone.outcomes.values()
+    assert "chosen" not in outcome.facts and outcome.facts["margin"] == "ratio" and outcome.facts["special_tokens"]
+
+
 def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     rows = [{"source": s, "target": t} for s, t in (("a b", "x"), ("", "x"), ("word " * 99, "y"), ("c", " "))]
     (outcome,) = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from effstilts.errors import DataError
 from effstilts.retrieval import mining
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
-from effstilts.retrieval.mining import MARGINS, best_cut, margin_scores, mine, neighbourhoods, one_to_one
+from effstilts.retrieval.mining import (
+    MARGINS,
+    Candidates,
+    Cut,
+    best_cut,
+    margin_scores,
+    mine,
+    neighbourhoods,
+    one_to_one,
+)
 from effstilts.retrieval.spaces import into_space
 
 
@@ -51,6 +60,17 @@ def slow_mine(x: Any, y: Any, k: int, margin: str, mode: str) -> list[tuple[int,
     else:
         found = forward if mode == "forward" else backward
     return sorted(found, key=lambda t: -t[2])
+
+
+def test_a_threshold_keeps_the_candidates_that_have_its_score() -> None:
+    found = Candidates(np.arange(4), np.arange(4), np.array([3.0, 2.0, 2.0, 1.0]))
+    assert [len(found.above(at)) for at in (4.0, 3.0, 2.0, 1.5, 1.0)] == [0, 1, 3, 3, 4]
+
+
+def test_where_nothing_is_right_nothing_is_extracted() -> None:
+    nothing = Cut(math.inf, 0.0, 0.0, 0.0)
+    assert best_cut(np.array([0.5, 0.4]), np.array([False, False]), 3) == nothing
+    assert best_cut(np.array([]), np.array([], bool), 3) == nothing
 
 
 @pytest.mark.parametrize("margin", MARGINS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -301,6 +302,12 @@ def test_approximate_indexes_find_most_and_survive_the_disk(kind: Any, tmp_path:
 def test_an_exhaustive_probe_is_exact() -> None:
     generator = np.random.default_rng(5)
     vectors = normalise(generator.normal(size=(400, 8)).astype(np.float32))
-    assert recall(Index.build(vectors, IndexSpec("ivf", lists=10, probe=10)), vectors, vectors, 5)["recall"] == 1.0
+    facts = recall(Index.build(vectors, IndexSpec("ivf", lists=10, probe=10)), vectors, vectors, 5)
+    assert facts["recall"] == facts["first"] == 1.0 and facts["queries"] == 400
+    swapped = SimpleNamespace(
+        search=lambda asked, count: (None, search(asked, vectors, count)[1][:, [1, 0, 2]]), spec=IndexSpec("ivf")
+    )
+    half = recall(swapped, vectors, vectors, 3, sample=20)  # type: ignore[arg-type]
+    assert (half["recall"], half["first"], half["queries"]) == (1.0, 0.0, 20)
     with pytest.raises(DataError, match="do not divide"):
         Index.build(vectors, IndexSpec("pq", codes=3))
