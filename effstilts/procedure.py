@@ -430,7 +430,7 @@ def _training_step(
         "training": of_training(phase.training),
         "method": of_method(phase.method, base),
         # Once heads were drawn after what adapters draw.
-        **({"heads": "apart"} if phase.method.name != "full" or getattr(base, "leaves_adapter", False) else {}),
+        **({"heads": "apart"} if _opening_draws(phase.method, base) else {}),
         "base": base.key,
         "seed": seed,
         "numerics": NUMERICS_VERSION,
@@ -451,6 +451,12 @@ def _training_step(
         trains=True,
         shared=True,
     )
+
+
+def _opening_draws(method: Method, base: Source | Step) -> bool:
+    """Whether random numbers are drawn while the encoder is opened: for an adapter that is attached or merged."""
+    merges = isinstance(base, Step) and base.leaves_adapter and method.carry != "fresh"
+    return method.name != "full" or merges
 
 
 def _check_carry(label: str, method: Method, base: Source | Step) -> None:
@@ -496,7 +502,11 @@ def _say_what_is_left_out(recipe: Recipe, bench: Workbench) -> None:
         if name not in bench.declared:
             continue
         found = sources.evaluation_splits(task, bench.where)
-        for language in [language for language in task.languages if language not in found][:_SAID]:
+        missing = [language for language in task.languages if language not in found]
+        if len(missing) > _SAID:
+            bench.log.warn(f"{name}: no rows in {len(missing)} of {len(task.languages)} languages: not evaluated")
+            continue
+        for language in missing:
             try:
                 sources.source_of(task, task.evaluate_on, language, bench.where)
             except DataError as error:
@@ -554,8 +564,10 @@ def retrieval_splits(bench: Workbench, task: Task, wanted: tuple[str, ...]) -> d
     for language in wanted or task.languages:
         _known_language(task, language)
         dev, test = (bench.has_split(TaskPart(task, language), split) for split in ("dev", "test"))
-        # One source for both: a folder with dev alone is not made up from the hub.
-        test = test and not (dev and len({sources.source_of(task, s, language, bench.where) for s in _TUNED}) > 1)
+        if dev and test:
+            # A folder with dev alone is not made up from the hub.
+            given = [sources.source_of(task, split, language, bench.where) for split in _TUNED]
+            test = given != ["files", "hub"]
         if test or dev or wanted:
             found[language] = ("test", dev) if test else ("dev", False)
     return found or {language: (split, False) for language, split in _languages(bench, task, wanted).items()}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from effstilts.cli import main
-from effstilts.data.sources import DataConfig, load
+from effstilts.data.sources import DataConfig, fingerprint, load
 from effstilts.errors import DataError, ModelError, RecipeError, StoreError
 from effstilts.kinds import KINDS
 from effstilts.log import Log
@@ -39,7 +39,8 @@ def rows_of(task: Task, split: Any = "test", language: str = "en") -> list[dict[
 
 
 @pytest.mark.parametrize(
-    ("labels", "score"), [(["N", "V"], "accuracy"), (["O", "B-PER", "I-PER"], "f1"), (["O", "PER"], "accuracy")]
+    ("labels", "score"),
+    [(["N", "V"], "accuracy"), (["O", "B-PER", "I-PER"], "f1"), (["O", "PER"], "accuracy"), (["O", "B", "I"], "f1")],
 )
 def test_tags_that_mark_no_spans_are_scored_by_accuracy(labels: list[str], score: str) -> None:
     """seqeval reads a tag's first letter as a prefix: N for NP and VP alike would be right."""
@@ -59,8 +60,16 @@ def test_numbers_that_are_names_of_tags_are_no_places(tmp_path: Path) -> None:
 def test_lines_of_a_bitext_stay_where_they_are(tmp_path: Path) -> None:
     """A blank line on each side, at different places: no pair is shifted."""
     left, right = write(tmp_path / "a.txt", "a1", "", "a3", "a4"), write(tmp_path / "b.txt", "b1", "b2", "b3", "")
-    pairs = [(r["source"], r["target"]) for r in rows_of(declared(kind="bitext", files={"test": [left, right]}))]
-    assert pairs == [("a1", "b1"), ("", "b2"), ("a3", "b3"), ("a4", "")]
+    for form in ({}, {"format": "lines"}, {"format": "aligned_lines"}):
+        task = declared(kind="bitext", files={"test": [left, right]}, **form)
+        pairs = [(row["source"], row["target"]) for row in rows_of(task)]
+        assert pairs == [("a1", "b1"), ("", "b2"), ("a3", "b3"), ("a4", "")]
+
+
+def test_two_tables_of_texts_are_two_sides(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{n}.jsonl", {"text": f"t{n}"}) for n in (1, 2)]
+    task = declared(kind="bitext", files={"test": files})
+    assert [(row["source"], row["target"]) for row in rows_of(task)] == [("t1", "t2")]
 
 
 def test_two_tables_of_a_bitext_follow_each_other(tmp_path: Path) -> None:
@@ -161,21 +170,47 @@ def test_a_run_is_opened_from_anywhere_but_on_no_other_model(
     monkeypatch.chdir(own)
     text = (own / "own.yaml").read_text().replace(str(own / "model"), "model")
     (own / "own.yaml").write_text(text)
-    lora = "intermediate={none: {}, a: {tasks: [moods], method: {name: lora, rank: 2}}}"
+    lora = "intermediate={none: {}, a: {tasks: [moods], method: {name: lora, rank: 2}}, whole: {tasks: [moods]}}"
     assert main([*words(own, "run", lora), "--quiet"]) == 0
     (own / "elsewhere").mkdir()
     monkeypatch.chdir(own / "elsewhere")
     opened = {
-        arm: open_named(f"own:{arm}", Store(own / "store")).encoder.backbone.state_dict() for arm in ("none", "a")
+        arm: open_named(f"own:{arm}", Store(own / "store")).encoder.backbone.state_dict()
+        for arm in ("none", "a", "whole")
     }
     plain = encoder.backbone.state_dict()
     assert all(np.array_equal(opened["none"][name], plain[name]) for name in plain)
     assert not all(np.array_equal(opened["a"][name], plain[name]) for name in plain)
+    (own / "elsewhere" / "model").mkdir()
+    open_named("own:a", Store(own / "store"))
     next(encoder.parameters()).data.add_(1.0)
-    save(encoder, own / "model")
-    for arm in opened:
-        with pytest.raises(StoreError, match="began with another model than what is .*model now"):
+    for place in (own / "model", own / "elsewhere" / "model"):
+        save(encoder, place)
+    for arm in ("none", "a"):
+        with pytest.raises(StoreError, match="began with another model than what is model now"):
             open_named(f"own:{arm}", Store(own / "store"))
+    again = open_named("own:whole", Store(own / "store")).encoder.backbone.state_dict()
+    assert all(np.array_equal(again[name], opened["whole"][name]) for name in again), "whole weights need no other"
+
+
+def test_a_folder_of_a_models_name_is_not_that_model(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "effstilts" / "mini").mkdir(parents=True)
+    monkeypatch.chdir(own)
+    assert main([*words(own, "run", "model=effstilts/mini", "training.steps=1"), "--quiet"]) == 0
+    assert open_named("own", Store(own / "store")).encoder.hidden_size == 384
+
+
+def test_rows_of_tags_that_are_numbers_have_a_key_of_their_own(tmp_path: Path) -> None:
+    """A store of the earlier reading has other rows under the other key; tags in their places never had."""
+    path = write(tmp_path / "a.jsonl", {"tokens": ["a"], "tags": [1]})
+    keys = []
+    for labels in (["0", "1"], ["1", "2"]):
+        task = declared(kind="tagging", labels=labels, files={"test": path})
+        keys.append([fingerprint(task, "test", "en", DataConfig())])
+        with pytest.MonkeyPatch.context() as before:
+            before.setattr("effstilts.data.sources._named_by_numbers", lambda _: False)
+            keys[-1].append(fingerprint(task, "test", "en", DataConfig()))
+    assert keys[0][0] == keys[0][1] and keys[1][0] != keys[1][1]
 
 
 def test_a_stacked_run_is_opened_by_name(own: Path) -> None:

@@ -127,13 +127,14 @@ class Show(Places):
 def _write_record(recipe: Recipe, bench: Workbench, graph: Graph, overlaps: list[dict[str, Any]]) -> dict[str, Any]:
     import dataclasses
 
+    from effstilts.model.names import PREFIXES
     from effstilts.studies.report import run_record
 
-    written = dataclasses.asdict(recipe)
-    if Path(recipe.model.name).is_dir():
-        # What the run has trained is opened from other folders, too.
-        written["model"]["name"] = str(Path(recipe.model.name).absolute())
-    record = run_record(recipe.name, graph, bench.store, written)
+    record = run_record(recipe.name, graph, bench.store, dataclasses.asdict(recipe))
     record["overlaps"] = overlaps
+    name = recipe.model.name
+    if name != "new" and not name.startswith(PREFIXES) and Path(name).is_dir():
+        # What the run has trained is opened from other folders, too.
+        record["model_folder"] = str(Path(name).absolute())
     bench.store.write_run(recipe.name, record)
     return record

@@ -19,6 +19,14 @@ def _aligned(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[R
         yield {"source": source["text"], "target": target["text"]}, place
 
 
+def _bitext(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
+    """Two files of texts are the two sides; two tables with both sides follow each other."""
+    first = next(iter(reader(paths[0])), None)
+    if first is None or "text" in first[0]:
+        return _aligned(reader, paths, language)
+    return chain.from_iterable(map(reader, paths))
+
+
 def _corpora(reader: Reader, paths: Sequence[Path], language: str) -> Iterator[Row]:
     """The sentences of two comparable corpora, each with its gold partners. DataError for a pair of unknown ids."""
     sides = {"source": list(reader(paths[0])), "target": list(reader(paths[1]))}
@@ -50,16 +58,17 @@ def _candidates(reader: Reader, paths: Sequence[Path], language: str) -> Iterato
 Joined = Callable[[Reader, Sequence[Path], str], Iterator[Row]]
 # (kind, number of files of a split) -> how they become rows; other files are read one after another.
 JOINED: Mapping[tuple[str, int], Joined] = {
+    ("bitext", 2): _bitext,
     ("mining", 3): _corpora,
     ("candidates", 1): _candidates,
     ("candidates", 2): _candidates,
 }
-# Formats whose text i of one file belongs to text i of the other, whatever the kind; of bitexts plain lines, too.
+# Formats whose text i of one file belongs to text i of the other, whatever the kind.
 _ALIGNED_FORMATS = ("aligned_lines", "stsb_csv")
 
 
 def joined(kind: str, form: str, files: int) -> Joined | None:
     """How the files of a split become rows together; None: they are read one after another."""
-    if files == 2 and (form in _ALIGNED_FORMATS or (kind == "bitext" and form == "lines")):
+    if form in _ALIGNED_FORMATS and files == 2:
         return _aligned
     return JOINED.get((kind, files))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -130,6 +130,8 @@ def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) 
         "drop_labels": list(task.drop_labels),
         "holdout": asdict(task.holdout) if task.holdout else None,
         "labels": list(task.labels),
+        # Once a number was a place in the tag set even where it is a tag's name.
+        **({"numbers": "names"} if task.kind == "tagging" and _named_by_numbers(task.labels) else {}),
     }
     if chosen == "synthetic" and task.synthetic:
         from effstilts.synthetic import GENERATOR_VERSION, World
@@ -152,6 +154,11 @@ def fingerprint(task: Task, split: SplitName, language: str, where: DataConfig) 
         if Path(settled.id).is_dir():
             identity["files"] = [_hash_once(path) for path in sorted(Path(settled.id).rglob("*")) if path.is_file()]
     return content_key(identity)
+
+
+def _named_by_numbers(labels: Sequence[str]) -> bool:
+    """Whether a label is a number that is not its own place."""
+    return any(label.isdecimal() and label != str(place) for place, label in enumerate(labels))
 
 
 def evaluation_splits(task: Task, where: DataConfig) -> dict[str, SplitName]:

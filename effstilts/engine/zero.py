@@ -304,14 +304,15 @@ def _deepspeed(device: torch.device) -> Any:
         raise MissingDependencyError("engine zero needs DeepSpeed: pip install 'effstilts[zero]'") from error
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    # Of a CPU's collectives; training calls it nowhere. It would be compiled under a lock file of torch, for which all
-    # wait for ever once a process was killed at that.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         from torch._C._distributed_c10d import HashStore
 
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     # It prints what it compiles; stdout is for results.
     with contextlib.redirect_stdout(io.StringIO()):
+        if device.type == "cpu" and (operators := getattr(deepspeed.ops, "__compatible_ops__", None)) is not None:
+            # Of a CPU's collectives; training calls it nowhere. It would be compiled under a lock file of torch, for
+            # which all wait for ever once a process was killed at that.
+            operators["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return deepspeed

@@ -94,7 +94,8 @@ def tokenize(tokenizer: Any, firsts: Sequence[str], seconds: Sequence[str] | Non
     for start in range(0, len(firsts), TOKENIZER_CHUNK):
         part = list(firsts[start : start + TOKENIZER_CHUNK])
         pair = None if seconds is None else list(seconds[start : start + TOKENIZER_CHUNK])
-        yield from tokenizer(part, pair, **options).encodings
+        # Not told of long texts, which are cut after that.
+        yield from tokenizer(part, pair, verbose=False, **options).encodings
 
 
 def lost_answers(examples: Sequence[Example], columns: Columns) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from effstilts.data.sources import DataConfig
-from effstilts.errors import RecipeError, StoreError, did_you_mean
+from effstilts.errors import ModelError, RecipeError, StoreError, did_you_mean
 from effstilts.log import Log
 from effstilts.model import opening
 from effstilts.model.encoder import Encoder
@@ -143,15 +143,24 @@ def _end_of_phase_two(record: Mapping[str, Any], store: Store, arm: str, seed: i
 
 
 def _source(record: Mapping[str, Any], key: str) -> Source:
-    """The checkpoint that a run began with. key: what it was then, empty where an older record does not say."""
+    """The checkpoint that a run began with, by the name it had or in the folder where it lay. key: what it was then,
+    empty where an older record does not say. StoreError for another one, ModelError for none."""
     model = decode(Model, record["recipe"]["model"], f"{record['name']}.model")
-    found = Source(model, opening.fingerprint(model.name, model.revision))
-    if key and model.name != "new" and found.key != key:
-        raise StoreError(
-            f"the run {record['name']} began with another model than what is {model.name} now: its files have changed, "
-            "or another folder has that name here; give the run the model it had, or run the recipe again"
-        )
-    return found
+    absent: ModelError | None = None
+    for name in dict.fromkeys([model.name, record.get("model_folder", model.name)]):
+        try:
+            found = Source(replace(model, name=name), opening.fingerprint(name, model.revision))
+        except ModelError as error:
+            absent = absent or error
+            continue
+        if not key or model.name == "new" or found.key == key:
+            return found
+    if absent is not None and "model_folder" not in record:
+        raise absent
+    raise StoreError(
+        f"the run {record['name']} began with another model than what is {model.name} now: its files have changed, or "
+        "another folder has that name here; give the run the model it had, or run the recipe again"
+    )
 
 
 def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:
@@ -164,7 +173,11 @@ def _step(name: str, record: Mapping[str, Any], store: Store) -> Step:
     # A step that was trained in full holds its whole encoder: what came before matters for the head of phase 1 alone.
     base: Source | Step | None = None
     if before is None:
-        base = _source(record, spec["base"])
+        try:
+            base = _source(record, spec["base"])
+        except (ModelError, StoreError):
+            if spec["method"]["name"] != "full":
+                raise
     elif spec["method"]["name"] != "full" or store.has(*before.split("-", 1)):
         base = _step(before, record, store)
     settings = {key: value for key, value in spec["method"].items() if key != "below"}  # a version's mark

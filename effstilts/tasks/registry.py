@@ -141,7 +141,7 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
 
 def _score_of(kind: str, labels: Sequence[str]) -> str:
     """The metric of a kind; of tags that mark no spans the accuracy."""
-    spans = all(label == "O" or re.match("[BIES]-", label) for label in labels)
+    spans = all(label == "O" or re.fullmatch("[BIES](-.*)?", label) for label in labels)
     return "accuracy" if kind == "tagging" and not spans else _SCORES.get(kind, "accuracy")
 
 
@@ -163,7 +163,7 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any, kind: str) -> Fi
             raise RecipeError(f"{at}.files.{split}: expected a path or a list of paths, got {value!r}")
         paths[split] = items[0] if len(items) == 1 else items
         formats[split] = str(own) if own else _format_of(at, items[0])
-        if not own and formats[split] == "lines" and kind == "bitext":
+        if formats[split] == "lines" and kind == "bitext":
             formats[split] = "aligned_lines"  # whose blank lines keep their places
         if formats[split] not in FORMATS:
             hint = did_you_mean(formats[split], FORMATS)
