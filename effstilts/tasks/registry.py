@@ -287,11 +287,12 @@ def _check_languages(at: str, task: Task) -> None:
             raise RecipeError(f"{at}.languages: {language!r} is no language code (letters, numbers, - and _)")
     own = task.files.paths.get(task.evaluate_on, ()) if task.files and not task.parts else ()
     paths = (own,) if isinstance(own, str) else own
-    # The files of candidates name each row's language.
-    if len(task.languages) > 1 and paths and task.kind != "candidates" and not any("lang}" in path for path in paths):
+    # The one language beside that of training may have a file of its own name; those of candidates name each row's.
+    foreign = task.languages if task.kind in ("bitext", "mining") else task.languages[1:]
+    if len(foreign) > 1 and paths and task.kind != "candidates" and not any("lang}" in path for path in paths):
         raise RecipeError(
-            f"{at}.files.{task.evaluate_on}: {paths[0]} would be the rows of {', '.join(task.languages)} alike: put "
-            "{lang} where the file's name has the language"
+            f"{at}.files.{task.evaluate_on}: {paths[0]} would be the rows of {', '.join(foreign)} alike: put {{lang}} "
+            "where the file's name has the language"
         )
 
 

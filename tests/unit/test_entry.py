@@ -27,6 +27,7 @@ def test_an_interruption_of_the_imports_is_one_line(
         return real(name, *rest)
 
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(builtins, "__import__", interrupted)
     assert __main__.run() == 130
     assert capsys.readouterr().err == ("effstilts: interrupted; run the same command again to go on\n" if said else "")
