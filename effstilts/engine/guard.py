@@ -61,8 +61,9 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Of several ranks one may get its signal after all have agreed to stop: an echo too, while the run ends.
-        if self.received is not None and self.patience:
+        # Of several ranks one may get its signal after all have agreed to stop: an echo too, while the run ends. And a
+        # launcher sends one as soon as a rank has died: the others say first what they lost.
+        if self.patience and (self.received is not None or isinstance(error, Exception)):
             return
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -86,6 +86,21 @@ def test_a_signal_after_all_have_agreed_to_stop_is_an_echo() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_rank_that_lost_the_others_says_so_before_the_launcher_ends_it() -> None:
+    """torchrun's SIGTERM follows a dead rank within a tenth of a second; alone there is no launcher to wait for."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(RuntimeError, match="connection"), Signals(5.0):
+            raise RuntimeError("connection closed by peer")
+        signal.raise_signal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+        with pytest.raises(RuntimeError), Signals(0.0):
+            raise RuntimeError
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_alarm_of_one_rank_ends_all_alike() -> None:
     """One rank's hours may be over a moment before another's, which began later."""
 
