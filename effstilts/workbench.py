@@ -142,6 +142,14 @@ def carried(step: Step, how: str) -> Step | None:
     return None
 
 
+def root_of(at: Source | Step) -> Source:
+    """Where phase 1 of an encoder begins."""
+    while isinstance(at, Step):
+        assert at.base is not None
+        at = at.base
+    return at
+
+
 class Workbench:
     """Opens what steps need and remembers what is costly to open."""
 
@@ -338,10 +346,7 @@ class Workbench:
         layer = step.retrieval.layer if step.kind == "retrieve" else -1
         if not (step.trains and (step.leaves_adapter or step.training.freeze_layers)) and layer < 0:
             return
-        source: Source | Step | None = step
-        while isinstance(source, Step):
-            source = source.base
-        assert source is not None
+        source = root_of(step)
         if source.key not in self._skeletons:
             spec = source.model
             self._skeletons[source.key] = opening.skeleton(spec.name, spec.revision, self.where.offline, spec.config)

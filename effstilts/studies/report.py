@@ -11,7 +11,7 @@ from effstilts.evaluation.significance import sign_flip_test
 from effstilts.procedure import Graph
 from effstilts.store import Store
 from effstilts.studies.overlap import of_evaluation
-from effstilts.workbench import Source, Step
+from effstilts.workbench import Source, Step, root_of
 
 Record = Mapping[str, Any]
 
@@ -59,7 +59,7 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
         steps.append(line)
     # By arm and seed: equal arms share a step, whose label names the first.
     encoders = {f"{arm}:{seed}": at.name if isinstance(at, Step) else "" for (arm, seed), at in graph.encoders.items()}
-    roots = {_root(at).key for at in graph.encoders.values()}
+    roots = {root_of(at).key for at in graph.encoders.values()}
     return {
         "name": name,
         "recipe": dict(recipe),
@@ -69,13 +69,6 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
         **({"checkpoint": roots.pop()} if len(roots) == 1 else {}),
         "cells": cells,
     }
-
-
-def _root(at: Source | Step) -> Source:
-    while isinstance(at, Step):
-        assert at.base is not None
-        at = at.base
-    return at
 
 
 def _failures(step: Source | Step | None, store: Store) -> list[str]:
