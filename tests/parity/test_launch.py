@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -106,12 +106,16 @@ def test_torchrun_fills_the_store_that_one_process_fills(alone: Path, tiny_recip
     assert_like_alone(alone, tmp_path / "two", output)
 
 
-def start_deepspeed(*command: str) -> subprocess.Popen[str]:
+def start_deepspeed(
+    *command: str, options: Sequence[str] = ("--num_gpus", "2"), tools: str = "", **environment: str
+) -> subprocess.Popen[str]:
+    """tools: a folder that comes first on the PATH."""
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     # The launcher gives its own interpreter's folder to its children by PATH.
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}".lstrip(":")
     port = str(free_port())
-    return start([launcher, "--num_gpus", "2", "--master_port", port, "--module", "effstilts", *command], PATH=path)
+    launch = [launcher, "--master_port", port, *options, "--module", "effstilts", *command]
+    return start(launch, PATH=path, **environment)
 
 
 @has_deepspeed
@@ -152,14 +156,13 @@ def test_two_nodes_by_a_hostfile(alone: Path, tiny_recipe: Path, tmp_path: Path,
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     (tmp_path / ".deepspeed_env").write_text("DS_ACCELERATOR=cpu\nOMP_NUM_THREADS=1\n")
-    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--hostfile", str(hosts)]
-    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    command = ["--module", "effstilts", *words(tiny_recipe, tmp_path / "two", "engine.config=zero2")]
-    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    options = ["--hostfile", str(hosts), "--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    command = words(tiny_recipe, tmp_path / "two", "engine.config=zero2")
     if by == "pdsh":
-        nodes = [start([*launcher, *command], PATH=path, HOME=str(tmp_path))]
+        nodes = [start_deepspeed(*command, options=options, tools=str(tools), HOME=str(tmp_path))]
     else:
-        nodes = [start([*launcher, "--no_ssh", "--node_rank", str(n), *command], PATH=path) for n in range(2)]
+        own = [["--no_ssh", "--node_rank", str(number)] for number in range(2)]
+        nodes = [start_deepspeed(*command, options=[*options, *more]) for more in own]
     said = [process.communicate(timeout=400) for process in nodes]
     assert not any(process.returncode for process in nodes), [error[-3000:] for _, error in said]
     assert_like_alone(alone, tmp_path / "two", "".join(output for output, _ in said))

@@ -128,6 +128,7 @@ def test_only_rows_in_doubt_are_searched_whole(monkeypatch: Any) -> None:
     assert 7 in whole
 
 
+@pytest.mark.usefixtures("small_tiles")
 def test_too_many_candidates_fail_and_are_searched_otherwise() -> None:
     x = np.ones((300, 8), np.float32)
     forward, backward = certified.scan(x, x, 2)
