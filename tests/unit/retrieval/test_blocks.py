@@ -163,3 +163,15 @@ def test_keeping_takes_a_small_share_of_the_time(sides: Any, tmp_path: Path, mon
         now += 10
         keep.after(1, (), (1, 1, 1, 1))
     assert 6000 / 640 <= len(kept) <= 6000 / 600 + 1
+
+
+def test_of_two_states_the_newer_is_taken(sides: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill came after the newer was complete and before the older was gone."""
+    monkeypatch.setattr(blocks, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "_KEEP_SHARE", 0)
+    monkeypatch.setattr(blocks.shutil, "rmtree", lambda *_, **__: None)
+    keep = Keep(tmp_path / "k", QUIET)
+    for done in (9, 10):
+        keep.after(done, (Neighbours(np.full((1, 1), done, np.float32), np.full((1, 1), done)),), (1, 1, 1, 1))
+    into = (Neighbours(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64)),)
+    assert keep.restore(into, (1, 1, 1, 1)) == 10 and into[0].indices.tolist() == [[10]]

@@ -258,3 +258,33 @@ def test_a_broken_models_vectors_name_the_line(tmp_path: Path, encoder: Any, mon
     monkeypatch.setattr(Embedder, "__call__", lambda *_: made)
     with pytest.raises(DataError, match=r"a\.txt:3: the line has a vector of zeros"):
         embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)
+
+
+def test_over_long_lines_are_counted_over_chunks_and_interruptions(
+    tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the file of vectors holds what the state counts, no more."""
+    monkeypatch.setattr(corpus, "CHUNK", 2)
+    long = "word " * 80
+    (tmp_path / "a.txt").write_text(f"{long}x\nb\n{long}y\n{long}z\ne\n", encoding="utf-8")
+    lines = read_lines(tmp_path / "a.txt", tmp_path / "w")
+    assert len(lines.offsets) == len(lines) + 1 == 6
+
+    def made(identity: dict[str, Any], of: Any = lines) -> corpus.Vectors:
+        return embed_lines(encoder, of, tmp_path / "w", Pooling(1), identity, 16, 4096, QUIET)
+
+    whole = made({"a": 1})
+    assert whole.over_length == 3 and whole.rows.shape == (5, 32)
+    kept = whole.rows.copy()
+    assert np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-6)
+    calls: list[int] = []
+    original = Embedder.__call__
+    monkeypatch.setattr(
+        Embedder, "__call__", lambda self, part, *more: calls.append(len(part)) or original(self, part, *more)
+    )
+    again = made({"a": 1})
+    assert (again.over_length, calls) == (3, []) and np.array_equal(again.rows, kept)
+    (tmp_path / "b.txt").write_text("b\n", encoding="utf-8")
+    other = made({"a": 2}, read_lines(tmp_path / "b.txt", tmp_path / "w"))
+    assert (other.over_length, calls) == (0, [1])
+    assert (tmp_path / "w" / "vectors.f32").stat().st_size == 32 * 4

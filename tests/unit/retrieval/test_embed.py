@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from effstilts.errors import DataError, ModelError
 from effstilts.model.opening import create
 from effstilts.model.packed import PackedEncoder, PackedLinear, bf16_gain, refusal, resolve_precision
+from effstilts.retrieval import embed as embedding
 from effstilts.retrieval.embed import Embedder, Pooling, embed
 from effstilts.synthetic import rows
 from tests.conftest import TINY_CONFIG
@@ -90,11 +91,14 @@ def test_names_of_arrays_say_what_they_are() -> None:
 
 
 @given(st.lists(st.integers(3, 90), min_size=1, max_size=60), st.integers(1, 400))
+@example([5, 5], 9)
 def test_no_batch_is_over_the_budget_and_none_could_take_the_next_row(lengths: list[int], budget: int) -> None:
     """A row that is longer alone stands alone."""
     widths = np.array(lengths)
     batches = list(Embedder._batches(SimpleNamespace(_packed_encoder=object()), widths, budget))  # type: ignore[arg-type]
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    inside = [widths[row] for batch in batches for row in batch]
+    assert inside == sorted(inside, reverse=True), "the longest first, while there is most memory"
     tokens = [int(widths[batch].sum()) for batch in batches]
     assert all(total <= budget or len(batch) == 1 for total, batch in zip(tokens, batches, strict=True))
     for total, following in zip(tokens, batches[1:], strict=False):
@@ -191,3 +195,34 @@ def test_packed_products_are_the_plain_ones(dtype: torch.dtype) -> None:
             found = PackedLinear(weight, bias, dtype, 8)(x, gelu)
             rounding = 1e-5 if dtype == torch.float32 else 2**-7
             assert torch.allclose(found.double(), wanted, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_batches_begin_with_what_all_rows_need_and_no_more(encoder: Any, monkeypatch: Any, packed: bool) -> None:
+    """Halved from there where memory runs out, down to the shortest row."""
+    asked: list[tuple[Any, ...]] = []
+    original = embedding.halving
+    monkeypatch.setattr(embedding, "halving", lambda work, *more: asked.append(more[:2]) or original(work, *more))
+    texts = ["a", "a b c d", "a b"]
+    lengths = [len(encoder.tokenizer(text)["input_ids"]) for text in texts]
+    for given_, budget, limit in ((texts, 10**6, 3 * max(lengths)), (texts[:1], 10**6, lengths[0]), (texts, 7, 7)):
+        embedder = Embedder(encoder, [Pooling(1)], batch_tokens=budget, precision="fp32")
+        embedder.packed = packed
+        with embedder:
+            found = embedder(given_)
+        assert found.lengths.tolist() == lengths[: len(given_)]
+        assert asked.pop() == (limit, min(lengths[: len(given_)]))
+    with Embedder(encoder, [Pooling(1)], precision="fp32") as embedder:
+        embedder(["a b c d e f g"] * 400)
+        assert asked.pop()[0] == (2048 if embedder.packed else 400 * lengths[0])
+        assert embedder([]).vectors[0].shape == (0, 32)
+
+
+def test_large_numbers_are_finite(encoder: Any, monkeypatch: Any) -> None:
+    """Their sum is not, in float32."""
+    with Embedder(encoder, [Pooling(1)], precision="fp32") as embedder:
+        monkeypatch.setattr(embedder, "_packed_batch", lambda _, part: [torch.full((len(part), 32), 3e38)])
+        assert (embedder(["a", "b"]).vectors[0] == np.float32(3e38)).all()
+        monkeypatch.setattr(embedder, "_packed_batch", lambda _, part: [torch.full((len(part), 32), float("inf"))])
+        with pytest.raises(DataError, match=r"^sentence 0 \(from 0\) has a vector that is not finite \(layer1-mean\)$"):
+            embedder(["a", "b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from effstilts.recipe import Retrieval
 from effstilts.retrieval import bucc as bucc_scores
 from effstilts.retrieval import sides
 from effstilts.retrieval.embed import Pooling
-from effstilts.retrieval.evaluate import Trial, aligned, mined, passed_over, poolings
+from effstilts.retrieval.evaluate import EVALUATORS, Trial, aligned, mined, passed_over, poolings, searched
 from effstilts.store import Store
 from effstilts.synthetic import bucc
 
@@ -215,6 +216,45 @@ def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     assert outcome.facts["repeated"] == [0, 1]
     said = passed_over(outcome, 64)
     assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
+
+
+def test_a_search_says_what_it_looked_through(encoder: Any) -> None:
+    """Of the rows a limit leaves fewer queries, and every candidate."""
+    rows = [{"id": f"q{i}", "text": text, "side": "query", "gold": [f"c{i}"]} for i, text in enumerate("abc")]
+    rows += [
+        {"id": f"c{i}", "text": text, "side": "candidate", "gold": []}
+        for i, text in enumerate(["a", "b", "c", "", "d " * 99])
+    ]
+    for limit, queries in ((0, 3), (2, 2)):
+        sweep = searched(Trial(encoder, lambda _: rows, "test", Retrieval(rows=limit), 64, [Pooling(1)]))
+        (outcome,) = sweep.outcomes.values()
+        assert outcome.metric == "map_at_20" and outcome.score == outcome.metrics["map_at_20"] == 100.0
+        assert {
+            "queries": queries, "candidates": 5, "blank": 1, "over_length": 1, "margin": "absolute", "layer": 1,
+            "pooling": "mean",
+        }.items() <= outcome.facts.items()  # fmt: skip
+        (text,) = outcome.predictions
+        assert outcome.form == "json" and list(json.loads(text)) == ["q0", "q1", "q2"][:queries]
+    flags = {name: (of.tunes_on_dev, of.limits_rows) for name, of in EVALUATORS.items()}
+    assert flags == {"bitext": (False, False), "mining": (True, True), "candidates": (False, True)}
+
+
+def test_poolings_share_a_pass_while_their_vectors_fit(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[list[int]] = []
+    original = sides.Embedder
+    monkeypatch.setattr(
+        sides,
+        "Embedder",
+        lambda encoder, over, *more: passes.append([p.layer for p in over]) or original(encoder, over, *more),
+    )
+    trial = Trial(encoder, lambda _: [], "test", Retrieval(), 64, [Pooling(layer) for layer in range(4)])
+    row = 4 * encoder.hidden_size * 5
+    for room, expected in ((1, [[0], [1], [2], [3]]), (2 * row, [[0, 1], [2, 3]]), (4 * row, [[0, 1, 2, 3]])):
+        passes.clear()
+        monkeypatch.setattr(sides, "_VECTOR_BYTES", room)
+        made = list(trial.sides(["a", "b"], ["c", "d", "e"]))
+        assert passes == expected and [side.pooling.layer for side in made] == [0, 1, 2, 3]
+        assert all((len(side.source), len(side.target)) == (2, 3) for side in made)
 
 
 def test_too_few_rows_have_no_gold(encoder: Any) -> None:

@@ -310,5 +310,11 @@ def test_an_exhaustive_probe_is_exact() -> None:
     )
     half = recall(swapped, vectors, vectors, 3, sample=20)  # type: ignore[arg-type]
     assert (half["recall"], half["first"], half["queries"]) == (1.0, 0.0, 20)
+    asked: list[Any] = []
+    every = SimpleNamespace(
+        search=lambda queries, count: asked.append(queries) or search(queries, vectors, count), spec=IndexSpec("ivf")
+    )
+    recall(every, vectors[:50], vectors, 3, sample=50)  # type: ignore[arg-type]
+    assert np.array_equal(asked[0], vectors[:50]), "each query once"
     with pytest.raises(DataError, match="do not divide"):
         Index.build(vectors, IndexSpec("pq", codes=3))

@@ -315,3 +315,50 @@ def test_a_damaged_archive_is_one_line(encoder: Any, tmp_path: Path, capsys: pyt
     (tmp_path / "a.txt.gz").write_bytes(packed)
     assert main(["embed", str(tmp_path / "a.txt.gz"), "--model", "x", "--out", str(tmp_path / "v")]) == 3
     assert "a.txt.gz: cannot be read" in capsys.readouterr().err
+
+
+def test_a_sentence_is_named_by_its_place_in_the_whole(encoder: Any, tmp_path: Path) -> None:
+    import torch
+
+    with torch.no_grad():
+        table = encoder.backbone.embeddings.word_embeddings.weight
+        used = {piece for sentence in SENTENCES for piece in encoder.tokenizer(sentence)["input_ids"]}
+        table[[piece for piece in range(len(table)) if piece not in used]] = float("nan")
+    others = (row["text"] for row in rows("text", "train", "en", 99))
+    other = next(text for text in others if not used.issuperset(encoder.tokenizer(text)["input_ids"]))
+    sentences = [*SENTENCES[:12], other, *SENTENCES[12:]]
+    with pytest.raises(DataError, match=r"sentence 12 \(from 0\) has a vector that is not finite"):
+        store(tmp_path / "v", encoder, sentences)
+
+
+def test_arrays_are_on_the_disk_before_the_manifest_names_them(encoder: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import effstilts.retrieval.vectors as module
+
+    folder, happened = tmp_path / "v", []
+    original = module.write_atomic
+    monkeypatch.setattr(module, "sync_folder", lambda path: happened.append((path, sorted(path.glob("*.npy")))))
+    monkeypatch.setattr(
+        module, "write_atomic", lambda path, text: happened.append((path, None)) or original(path, text)
+    )
+    store(folder, encoder)
+    arrays = [folder / "layer1-mean.npy", folder / "layer3-cls.npy"]
+    assert happened == [(folder / "job.json", None), (folder, arrays), (folder / "manifest.json", None)]
+
+
+def test_what_killed_processes_had_begun_to_write_goes(encoder: Any, tmp_path: Path) -> None:
+    store(tmp_path / "v", encoder)
+    left = [tmp_path / "v" / name for name in ("layer9-mean.tmp", ".manifest.json.1.tmp")]
+    for path in left:
+        path.write_bytes(b"half")
+    (tmp_path / "v" / "own.tmp").mkdir()
+    store(tmp_path / "v", encoder)
+    assert not any(path.exists() for path in left) and (tmp_path / "v" / "own.tmp").is_dir()
+
+
+def test_texts_are_told_apart_by_their_lines_too() -> None:
+    """Also those with halves of a surrogate pair, as JSON can hold them."""
+    import effstilts.retrieval.vectors as module
+
+    texts: list[list[str]] = [["ab"], ["a", "b"], ["a", "b", ""], ["\ud800"], ["\udc00"], ["é"]]
+    assert len({module._text_hash(text) for text in texts}) == len(texts)
+    assert module._text_hash(["a", "b"]) == module._text_hash(["a", "b"])
