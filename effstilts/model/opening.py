@@ -32,6 +32,13 @@ LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
+# Room for the special tokens around two texts, a question and the overlap of windows; less panics in tokenizers.
+_FEWEST_POSITIONS = 16
+# Fields of a config that count something of which there must be one.
+_SIZES = (
+    "vocab_size", "hidden_size", "embedding_size", "dim", "num_attention_heads", "n_heads", "intermediate_size",
+    "hidden_dim", "max_position_embeddings",
+)  # fmt: skip
 # Fields that a model reads but its config class does not declare.
 _UNDECLARED_FIELDS = {
     "deberta-v2": {"position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"},
@@ -112,7 +119,19 @@ def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
         torch.manual_seed(seed)
         backbone = _untrained(built)
     check_tokenizer(tokenizer, backbone.config.vocab_size, "model.config")
-    return Encoder(backbone.float(), tokenizer)
+    encoder = Encoder(backbone.float(), tokenizer)
+    if encoder.max_length < _FEWEST_POSITIONS:
+        raise ModelError(
+            f"model.config: max_position_embeddings leaves {encoder.max_length} places for tokens, "
+            f"at least {_FEWEST_POSITIONS} are needed"
+        )
+    try:
+        with torch.inference_mode():
+            shortest = torch.tensor([tokenizer("")["input_ids"]])
+            encoder(shortest, torch.ones_like(shortest))
+    except (RuntimeError, IndexError) as error:
+        raise ModelError(f"model.config: such a model cannot run ({_first_line(error)})") from error
+    return encoder
 
 
 def skeleton(name: str, revision: str = "", offline: bool = False, config: Mapping[str, Any] | None = None) -> Encoder:
@@ -165,10 +184,14 @@ def _config_of(config: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
 
     defaults: of fields that count where the architecture has them.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     fields = dict(config)
     model_type = str(fields.pop("model_type"))
+    for name in _SIZES:
+        if type(fields.get(name)) is int and fields[name] < 1:
+            raise ModelError(f"model.config: {name} is {fields[name]}, at least 1 is needed")
     if model_type not in _masked_lm_types():
         hint = did_you_mean(model_type, _masked_lm_types())
         raise ModelError(f"model.config: {model_type!r} is no masked-LM architecture of transformers{hint}")
@@ -180,8 +203,8 @@ def _config_of(config: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
         try:
             own = {name: value for name, value in (defaults or {}).items() if name in known}
             return AutoConfig.for_model(model_type, **{**own, **fields})
-        except _CONFIG_ERRORS as error:
-            raise ModelError(f"model.config: {_first_line(error)}") from error
+        except (*_CONFIG_ERRORS, StrictDataclassError) as error:
+            raise ModelError(f"model.config: {_said(error)}") from error
 
 
 def _untrained(config: Any) -> Any:
@@ -194,7 +217,18 @@ def _untrained(config: Any) -> Any:
         pooling = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
         return AutoModel.from_config(config, **({"add_pooling_layer": False} if pooling else {}))
     except _CONFIG_ERRORS as error:
-        raise ModelError(f"model.config: {_first_line(error)}") from error
+        raise ModelError(f"model.config: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"transformers knows no {error}"
+    # Of a field's own check the last line says what is wrong.
+    return (
+        str(error).strip().splitlines()[-1].strip().removeprefix("TypeError: ")
+        if str(error).strip()
+        else type(error).__name__
+    )
 
 
 _CONFIG_ERRORS = (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError)

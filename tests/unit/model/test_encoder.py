@@ -261,3 +261,21 @@ def test_masked_lm_is_refused_where_another_head_would_be_trained(tokenizer: Any
     narrow = MaskedLMHead(32, 16, len(tokenizer), 1e-5).state_dict()
     with pytest.raises(ModelError, match=r"dense.weight is \[32, 32\], that of the head here \[16, 32\]"):
         save_masked_lm(encoder, narrow, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_position_embeddings": 12}, "leaves 10 places for tokens, at least 16 are needed"),
+        ({"hidden_size": 0}, "hidden_size is 0, at least 1 is needed"),
+        ({"num_attention_heads": -2}, "num_attention_heads is -2, at least 1 is needed"),
+        ({"hidden_act": "rule"}, "transformers knows no 'rule'"),
+        ({"hidden_size": "wide"}, r"Field 'hidden_size' expected int, got str \(value: 'wide'\)"),
+        ({"type_vocab_size": 0}, "such a model cannot run"),
+        ({"hidden_dropout_prob": 2.0}, "between 0 and 1"),
+    ],
+)
+def test_configs_that_make_no_model_are_one_line(tokenizer: Any, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=f"model.config: .*{words}") as caught:
+        create({**TINY_CONFIG, **fields}, tokenizer, seed=0)
+    assert "\n" not in str(caught.value)
