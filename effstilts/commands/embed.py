@@ -39,8 +39,8 @@ class Embed(Places):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What is computed in. auto: what the folder was begun in, else bf16 where a matrix product is at least 1.3 times
     as fast in it."""
-    max_length: int = 512
-    """Longest input in tokens; longer lines are cut, and counted."""
+    max_length: int = 0
+    """Longest input in tokens; longer lines are cut, and counted. 0: a sentence-transformers model's own, else 512."""
     batch_tokens: int = 16384
     """Tokens of a batch, padding included."""
     shard_rows: int = 8192
@@ -62,7 +62,7 @@ class Embed(Places):
         from effstilts.log import Log
         from effstilts.retrieval.embed import Embedder
         from effstilts.retrieval.evaluate import poolings
-        from effstilts.retrieval.vectors import Rank, begun_precision, embed_to
+        from effstilts.retrieval.vectors import MANIFEST, Rank, begun_precision, embed_to
         from effstilts.store import Store
         from effstilts.studies.trained import open_named
 
@@ -79,8 +79,10 @@ class Embed(Places):
         log = Log(quiet=self.quiet)
         begun = begun_precision(self.out / path.name for path in self.files) if self.precision == "auto" else None
         precision = begun or self.precision
-        with Embedder(encoder, wanted, self.max_length, self.batch_tokens, precision, log) as embedder:
+        length = self.max_length or named.max_length
+        with Embedder(encoder, wanted, length, self.batch_tokens, precision, log) as embedder:
             for path, total in zip(self.files, totals, strict=True):
+                there = (self.out / path.name / MANIFEST).is_file()
                 sentences = (line for line, _ in lines_of(path))
                 made = embed_to(
                     self.out / path.name,
@@ -96,6 +98,8 @@ class Embed(Places):
                 if made is None:
                     log.say(f"{path}: this rank's share is done; the last rank to finish writes the arrays")
                     continue
+                if there and launch.rank:
+                    continue  # it was finished before: one rank says so
                 facts = made.manifest
                 size = f"{facts['sentences']} x {facts['dimensions']} {facts['dtype']}"
                 notes = [f"{facts[key]} {key}" for key in ("blank", "truncated") if facts[key]]
@@ -110,7 +114,7 @@ class Embed(Places):
             raise RecipeError("two files have one name: their vectors would share a folder; embed them separately")
         # Two tokens are <s> and </s>.
         for name, least in (("max_length", 3), ("batch_tokens", 1), ("shard_rows", 1)):
-            if getattr(self, name) < least:
+            if getattr(self, name) < least and (name, self.max_length) != ("max_length", 0):
                 raise RecipeError(f"--{name.replace('_', '-')} must be at least {least}")
 
 

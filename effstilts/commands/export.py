@@ -49,8 +49,8 @@ class Export(Places):
     sentence-transformers model's last, else the protocol's (transformers: all)."""
     pooling: Literal["", "mean", "cls", "weighted"] = ""
     """Default: the run's or the sentence-transformers model's, else mean."""
-    max_length: int = 512
-    """Tokens that the exported model reads."""
+    max_length: int = 0
+    """Tokens that a sentence-transformers model reads; 0: as many as it read before where it was one, else 512."""
     revision: str = ""
     """Commit of a hub id."""
     offline: bool = False
@@ -72,8 +72,10 @@ class Export(Places):
             raise RecipeError("--as masked-lm keeps the whole encoder: leave --layer out")
         if self.target and (self.layer >= 0 or self.pooling or self.form not in ("", "transformers")):
             raise RecipeError("--target keeps the whole model with its head: leave --layer, --pooling and --as out")
+        if self.pooling and self.form in ("transformers", "masked-lm"):
+            raise RecipeError(f"--as {self.form} has no pooling: leave --pooling out, or take sentence-transformers")
         self.form = self.form or ("transformers" if self.target else "sentence-transformers")
-        if self.layer < -1 or self.max_length < 3:
+        if self.layer < -1 or (self.max_length and self.max_length < 3):
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
         name, store = self.run, Store(self.store)
         if (self.arm or self.seed >= 0) and name not in store.run_names():
@@ -101,9 +103,8 @@ class Export(Places):
                 export.save_cut(opened, folder, pooling.layer, dtype)
             else:
                 special = pooling.special_tokens
-                export.save_sentence_transformers(
-                    opened, folder, pooling.layer, pooling.how, special, self.max_length, dtype
-                )
+                length = self.max_length or named.max_length
+                export.save_sentence_transformers(opened, folder, pooling.layer, pooling.how, special, length, dtype)
 
         self._write(
             fill, {"from": named.name, "identity": dict(named.identity), "layer": pooling.layer, "as": self.form}

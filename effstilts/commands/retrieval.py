@@ -32,8 +32,9 @@ class TextOptions(Places):
     """Mean over the tokens, or the first one; default: the run's or the sentence-transformers model's, else mean."""
     special_tokens: bool = True
     """Whether the mean counts <s> and </s>; a run that left them out leaves them out here."""
-    max_length: int = 512
-    """Tokens of a line that are read; longer lines are cut and counted."""
+    max_length: int = 0
+    """Tokens of a line that are read; longer lines are cut and counted. 0: a sentence-transformers model's own, else
+    512."""
     batch_tokens: int = 16384
     """Tokens of a batch: memory against speed."""
     offline: bool = False
@@ -51,7 +52,7 @@ class TextOptions(Places):
 
         if not self.model:
             raise RecipeError("say which model makes the vectors: --model FOLDER, HUB_ID, package:NAME or RUN:ARM")
-        if self.max_length < 3 or self.batch_tokens < 1:
+        if (self.max_length and self.max_length < 3) or self.batch_tokens < 1:
             raise RecipeError("--max-length must be 3 or more, --batch-tokens 1 or more")
         for name, path in inputs.items():
             if path == Path():
@@ -62,7 +63,8 @@ class TextOptions(Places):
         if self.layer < -1:
             raise RecipeError(f"--layer {self.layer}: layers are counted from 0, the embedding output")
         settings = named.asked(self.layer, self.pooling, self.special_tokens)
-        return Job(named, settings, self.max_length, self.batch_tokens, out, Log(quiet=self.quiet))
+        length = self.max_length or named.max_length
+        return Job(named, settings, length, self.batch_tokens, out, Log(quiet=self.quiet))
 
 
 @dataclass

@@ -91,7 +91,7 @@ class Show(Places):
     format: Literal["table", "json", "html"] = "table"
     """A table, everything as JSON, or a self-contained page with pictures."""
     costs: bool = False
-    """What the steps cost instead of what they scored."""
+    """What the steps cost instead of what they scored; a page and JSON hold both."""
     out: Path | None = None
     """File to write instead of printing."""
 

@@ -39,6 +39,8 @@ class Score:
 
         if self.json is not None and not self.json.resolve().parent.is_dir():
             raise RecipeError(f"--json {self.json}: its folder does not exist")
+        if self.json is not None and self.predictions.resolve() in self.json.resolve().parents:
+            raise RecipeError(f"--json {self.json}: in the folder of predictions it would be taken for one of them")
         benchmark = BENCHMARKS[self.version]
         scores = score_folders(benchmark, self.predictions, self.labels, self.partial, self.seqeval)
         report = official_report(benchmark, scores)

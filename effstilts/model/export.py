@@ -109,6 +109,16 @@ def declared_pooling(name: str, revision: str = "", offline: bool = False) -> Ho
     return how or "mean"
 
 
+def declared_length(name: str, revision: str = "", offline: bool = False) -> int | None:
+    """Tokens that a sentence-transformers model reads of a sentence; None where it does not say. ModelError for a
+    declaration that cannot be read."""
+    path = known_file(located(name)[0], "sentence_bert_config.json", revision, offline)
+    longest = None if path is None else read_document(path).get("max_seq_length")
+    if longest is not None and (type(longest) is not int or longest < 3):
+        raise ModelError(f"{path}: max_seq_length is {str(longest)[:60]}, 3 or more is needed")
+    return longest
+
+
 def save_masked_lm(
     encoder: Encoder, head: Mapping[str, Tensor], folder: Path, dtype: torch.dtype = torch.float32
 ) -> None:

@@ -20,7 +20,7 @@ from effstilts.errors import ModelError, RecipeError, StoreError, did_you_mean
 from effstilts.log import Log
 from effstilts.model import opening
 from effstilts.model.encoder import Encoder
-from effstilts.model.export import declared_pooling
+from effstilts.model.export import declared_length, declared_pooling
 from effstilts.model.names import PREFIXES, located, settled
 from effstilts.recipe import How, Method, Model, Retrieval
 from effstilts.store import Store
@@ -31,13 +31,15 @@ from effstilts.yaml_tree import decode
 @dataclass(frozen=True)
 class Named:
     """An opened encoder, what identifies it, the settings of retrieval that its run had or, of a sentence-transformers
-    model, its last hidden state and its pooling (else the defaults), and its masked-LM head where it has one."""
+    model, its last hidden state and its pooling (else the defaults), its masked-LM head where it has one, and the
+    tokens of a sentence that are read unless a command says otherwise."""
 
     name: str
     encoder: Encoder
     identity: Mapping[str, Any]
     retrieval: Retrieval
     masked_lm: Callable[[], Mapping[str, Tensor] | None]
+    max_length: int = 512
 
     def asked(self, layer: int = -1, pooling: How | Literal[""] = "", special_tokens: bool = True) -> Retrieval:
         """Its settings of retrieval with what a command asks for instead; the defaults ask for nothing. A run that left
@@ -76,7 +78,8 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
         how = declared_pooling(name, revision, offline)
         own = Retrieval(layer=opened.depth, pooling=how) if how else Retrieval()
         head = functools.partial(opening.masked_lm_head, name, revision, offline)
-        return Named(name, opened, opening.fingerprint(name, revision), own, head)
+        length = (declared_length(name, revision, offline) if how else None) or Named.max_length
+        return Named(name, opened, opening.fingerprint(name, revision), own, head, length)
     record = store.read_run(run)
     arm, seed, shown = _chosen(record, rest)
     at = _end_of_phase_two(record, store, arm, seed)

@@ -50,6 +50,9 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "none does not exist" in capsys.readouterr().err
     assert main(["xtreme", "score", str(tmp_path), str(tmp_path), "--json", str(tmp_path / "no" / "x.json")]) == 2
     assert "its folder does not exist" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    (tmp_path / "p").mkdir()
+    assert main(["xtreme", "score", str(tmp_path / "p"), str(tmp_path), "--json", str(tmp_path / "p" / "x.json")]) == 2
+    assert "in the folder of predictions it would be taken for one of them" in capsys.readouterr().err
     assert main(["xtreme", "submit", "--store", str(tmp_path)]) == 2
     assert "name a run" in capsys.readouterr().err
     assert main(["xtreme", "submit", "none", "--store", str(tmp_path)]) == 5

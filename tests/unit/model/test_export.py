@@ -73,6 +73,34 @@ def test_an_exported_model_is_read_back_at_its_layer_and_pooling(
     assert np.allclose(found, embed(encoder, SENTENCES[:5], Pooling(2, how)), atol=1e-5)
 
 
+def test_an_exported_model_is_read_back_at_its_length(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By embed, mine, search and a second export; what a command says counts."""
+    save_sentence_transformers(encoder, tmp_path / "model", 2, max_length=8)
+    long = " ".join(SENTENCES[:5])
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(f"{long}\n{SENTENCES[0]}\n")
+    common = ["--model", str(tmp_path / "model"), "--offline", "--quiet", "--store", str(tmp_path / "store")]
+    for more, length in (([], 8), (["--max-length", "20"], 20)):
+        words = ["embed", str(tmp_path / "a"), *common, "--out", str(tmp_path / f"out{length}"), "--precision", "fp32"]
+        assert main([*words, *more]) == 0
+        found = np.load(tmp_path / f"out{length}" / "a" / "layer2-mean.npy")
+        assert np.allclose(found[:1], embed(encoder, [long], Pooling(2), length), atol=1e-5)
+    capsys.readouterr()
+    loud = [word for word in common if word != "--quiet"]
+    assert main(["mine", str(tmp_path / "a"), str(tmp_path / "b"), *loud, "--out", str(tmp_path / "p.tsv")]) == 0
+    assert "longer than 8 tokens" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "again"), "--store", str(tmp_path / "store")]) == 0
+    written = tmp_path / "again" / "sentence_bert_config.json"
+    assert json.loads(written.read_text())["max_seq_length"] == 8
+    written.write_text('{"max_seq_length": "long"}')
+    assert main(["embed", str(tmp_path / "a"), "--model", str(tmp_path / "again"), "--out", str(tmp_path / "x")]) == 4
+    assert "max_seq_length is long, 3 or more is needed" in capsys.readouterr().err
+    written.write_text('{"max_seq_length": null}')
+    assert open_named(str(tmp_path / "again"), Store(tmp_path / "store"), offline=True).max_length == 512
+
+
 def test_what_of_a_sentence_transformers_model_has_no_counterpart_is_said(
     tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +160,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, encoder: Any, capsy
         ([str(tmp_path / "out"), "--arm", "nli"], 5, "no run named"),
         ([str(tmp_path / "out"), "--as", "masked-lm"], 4, "has no masked-LM head"),
         ([str(tmp_path / "out"), "--as", "masked-lm", "--layer", "1"], 2, "leave --layer out"),
+        ([str(tmp_path / "out"), "--as", "transformers", "--pooling", "cls"], 2, "leave --pooling out"),
         ([str(tmp_path / "out"), "--target", "xnli", "--as", "sentence-transformers"], 2, "and --as out"),
     ):
         assert main([*base, *more, "--store", str(tmp_path)]) == code
