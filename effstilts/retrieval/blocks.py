@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from effstilts.errors import StoreError
 from effstilts.log import Log
 from effstilts.retrieval.neighbours import Neighbours, both_directions, search
-from effstilts.store import disk_errors, verify_folder, write_folder
+from effstilts.store import DAMAGE, disk_errors, verify_folder, write_folder
 
 BLOCK_ROWS = 1 << 15  # queries between two looks at the progress
 DATABASE_ROWS = 1 << 18  # of what is searched, at once: a search holds codes of them all
@@ -35,15 +35,21 @@ class Keep:
         """Fills `found` from the newest whole state of a search over the same blocks; how many of them it holds."""
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)  # what killed processes had begun to keep
         for state in sorted(self.folder.glob("done-*"), reverse=True):
+            arrays = [array for side in found for array in side]
             try:
                 facts = verify_folder(state)["facts"]
-            except StoreError:
+                if facts["blocks"] != list(blocks):
+                    continue
+                kept = [np.load(state / f"{i}.npy", allow_pickle=False) for i in range(len(arrays))]
+                if [(k.shape, k.dtype) for k in kept] != [(a.shape, a.dtype) for a in arrays]:
+                    raise ValueError("of another search")
+                done = int(facts["done"])
+            except (StoreError, OSError, *DAMAGE):
                 self._log.warn(f"{state} is damaged or was never completed: the search does not go on from it")
                 continue
-            if facts["blocks"] == list(blocks):
-                for i, array in enumerate(array for side in found for array in side):
-                    array[:] = np.load(state / f"{i}.npy", allow_pickle=False)
-                return int(facts["done"])
+            for array, own in zip(arrays, kept, strict=True):
+                array[:] = own
+            return done
         return 0
 
     def after(self, done: int, found: Sequence[Neighbours], blocks: Sequence[int]) -> None:

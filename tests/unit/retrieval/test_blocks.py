@@ -10,6 +10,7 @@ from effstilts.log import Log
 from effstilts.retrieval import blocks
 from effstilts.retrieval.blocks import Keep, both_ways, nearest
 from effstilts.retrieval.neighbours import Neighbours, normalise
+from effstilts.store import write_folder
 
 QUIET = Log(quiet=True)
 
@@ -175,3 +176,28 @@ def test_of_two_states_the_newer_is_taken(sides: Any, tmp_path: Path, monkeypatc
         keep.after(done, (Neighbours(np.full((1, 1), done, np.float32), np.full((1, 1), done)),), (1, 1, 1, 1))
     into = (Neighbours(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64)),)
     assert keep.restore(into, (1, 1, 1, 1)) == 10 and into[0].indices.tolist() == [[10]]
+
+
+@pytest.mark.parametrize("what", ["objects", "another shape", "another type", "no facts", "no array"])
+def test_a_state_that_holds_something_else_is_not_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Whole, as its hashes say; no pickle is read."""
+
+    def fill(into: Path) -> None:
+        kept: list[Any] = [np.ones((3, 2), np.float32), np.ones((3, 2), np.int64)]
+        if what == "objects":
+            kept[1] = np.array([[{}, {}]] * 3, dtype=object)
+        if what == "another shape":
+            kept[0] = np.ones((1, 2), np.float32)
+        if what == "another type":
+            kept[1] = np.ones((3, 2))
+        for i, array in enumerate(kept[: 1 if what == "no array" else 2]):
+            np.save(into / f"{i}.npy", array, allow_pickle=True)
+
+    facts = {} if what == "no facts" else {"done": 4, "blocks": [3, 1, 2, 1]}
+    write_folder(tmp_path / "k" / "done-000000000004", tmp_path / "k" / "tmp", fill, facts)
+    empty = (Neighbours(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.int64)),)
+    assert Keep(tmp_path / "k", Log()).restore(empty, (3, 1, 2, 1)) == 0
+    assert "the search does not go on from it" in capsys.readouterr().err
+    assert not empty[0].scores.any() and not empty[0].indices.any()

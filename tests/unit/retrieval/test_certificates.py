@@ -294,6 +294,35 @@ def numbers(count: int, queries: int = 1, rows: int = 256) -> integers._Best:
     return integers._Best(0, ones[:, None], database, ones, float(rows), count, exact, keys)
 
 
+def test_a_float32_score_errs_by_the_textbooks_bound_at_most() -> None:
+    lengths = np.array([1, 2, 0], np.float32)
+    queries, database = np.ones((3, 7), np.float32), np.ones((5, 7), np.float32)
+    made = integers._Best(0, queries, database, lengths, 3.0, 2, None, None)  # type: ignore[arg-type]
+    assert np.allclose(made.slack, 2 * (7 + 4) * 2.0**-24 * 3 * lengths, rtol=1e-6, atol=1e-29)
+    assert made.slack.dtype == made.cut.dtype == np.float32 and (made.slack > 0).all()
+    assert np.isneginf(made.cut).all() and not made.failed.any()
+
+
+def test_the_smallest_product_there_is_stays_while_nothing_is_known() -> None:
+    kept = numbers(300)
+    kept.keys = integers._Keys(10, 5, 12)
+    kept.offer(np.full((1, 8), -10, np.int32), True, 0)
+    assert kept.held == kept.offered == 8
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+def test_two_of_the_best_in_one_group_leave_a_lower_level(by_row: bool) -> None:
+    """Entry e of 64 stands in group e modulo 8; with 4 groups for a neighbour and more, the groups alone are seen."""
+    order = np.arange(64)
+    order[[7, 15, 62, 63]] = [63, 62, 7, 15]
+    products = order.astype(np.int32)[None]
+    for count, level in ((2, 61), (3, 60)):
+        kept = numbers(count)
+        kept.database = order.astype(np.float32)[:, None]
+        kept.offer(products if by_row else np.ascontiguousarray(products.T), by_row, 0)
+        assert (kept.level.tolist(), kept.offered) == ([level], 4)
+
+
 def tile(first: int, rows: int, queries: int = 1, by_row: bool = True) -> np.ndarray:
     made = np.tile(np.arange(first, first + rows, dtype=np.int32), (queries, 1))
     return made if by_row else np.ascontiguousarray(made.T)

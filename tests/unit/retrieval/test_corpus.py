@@ -273,7 +273,17 @@ def test_over_long_lines_are_counted_over_chunks_and_interruptions(
     def made(identity: dict[str, Any], of: Any = lines) -> corpus.Vectors:
         return embed_lines(encoder, of, tmp_path / "w", Pooling(1), identity, 16, 4096, QUIET)
 
-    whole = made({"a": 1})
+    states: list[tuple[int, int]] = []
+    write = corpus.write_atomic
+
+    def kept_after(path: Path, text: str) -> None:
+        states.append((json.loads(text)["done"] * 32 * 4, (tmp_path / "w" / "vectors.f32").stat().st_size))
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "write_atomic", kept_after)
+        whole = made({"a": 1})
+    assert len(states) == 3 and all(counted == there for counted, there in states)
     assert whole.over_length == 3 and whole.rows.shape == (5, 32)
     kept = whole.rows.copy()
     assert np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-6)

@@ -218,6 +218,28 @@ def test_batches_begin_with_what_all_rows_need_and_no_more(encoder: Any, monkeyp
         assert embedder([]).vectors[0].shape == (0, 32)
 
 
+def test_what_was_embedded_before_a_shortage_is_not_embedded_again(encoder: Any, monkeypatch: Any) -> None:
+    texts = ["a b c d", "a", "a b c", "a b", "a b c d e"]
+    whole = embed(encoder, texts, Pooling(1), batch_tokens=8)
+    told: list[int] = []
+    with Embedder(encoder, [Pooling(1)], batch_tokens=8, precision="fp32") as embedder:
+        original, calls = embedder._packed_batch, []
+
+        def short(rows: Any, part: list[int]) -> Any:
+            calls.append(len(part))
+            if len(calls) == 3:
+                raise MemoryError
+            return original(rows, part)
+
+        monkeypatch.setattr(embedder, "_packed_batch", short)
+        assert embedder(texts[:2]).vectors[0].shape == (2, 32) and embedder.batch_tokens == 8
+        calls.clear()
+        found = embedder(texts, told.append)
+        assert embedder.batch_tokens == 4, "from now on"
+    assert sum(told) == 5 and sum(calls) == 5 + calls[2]
+    assert np.allclose(found.vectors[0], whole, atol=1e-6)
+
+
 def test_large_numbers_are_finite(encoder: Any, monkeypatch: Any) -> None:
     """Their sum is not, in float32."""
     with Embedder(encoder, [Pooling(1)], precision="fp32") as embedder:

@@ -218,6 +218,42 @@ def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
 
 
+def test_mining_says_what_it_looked_through(encoder: Any) -> None:
+    rows = bucc_rows(30, 20)
+    for row in rows[:2]:
+        row["text"] = "twice"
+    rows[-1] |= {"text": " "}
+    rows[2] |= {"text": "word " * 99}
+    (outcome,) = mined(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()
+    facts = outcome.facts
+    assert (facts["sentences"], facts["repeated"], facts["blank"], facts["over_length"]) == ([30, 30], [2, 0], 1, 1)
+    assert facts["gold"] == 20 and facts["extracted"] == len(outcome.predictions) and facts["mode"] == "max"
+
+
+def test_names_stay_readable_in_what_is_predicted(encoder: Any) -> None:
+    rows = [
+        {"id": "frågå", "text": "a", "side": "query", "gold": ["c"]},
+        {"id": "c", "text": "b", "side": "candidate", "gold": []},
+    ]
+    (outcome,) = searched(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()
+    assert outcome.predictions == ['{"frågå": ["c"]}']
+
+
+def test_texts_are_embedded_again_unless_they_are_said_to_be_shared(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    original = sides.Embedder.__call__
+    monkeypatch.setattr(
+        sides.Embedder, "__call__", lambda self, texts, *more: calls.append(len(texts)) or original(self, texts, *more)
+    )
+    for shared, expected in (({}, [1, 2, 1, 2]), ({"shared": True}, [1, 2, 1])):
+        calls.clear()
+        for query in ("a", "b"):
+            list(sides.sides(encoder, [query], ["c", "d"], [Pooling(1)], 64, Retrieval(), **shared))
+        assert calls == expected
+
+
 def test_a_search_says_what_it_looked_through(encoder: Any) -> None:
     """Of the rows a limit leaves fewer queries, and every candidate."""
     rows = [{"id": f"q{i}", "text": text, "side": "query", "gold": [f"c{i}"]} for i, text in enumerate("abc")]

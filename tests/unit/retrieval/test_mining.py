@@ -144,6 +144,17 @@ def test_the_cut_below_the_last_candidate_and_inside_no_tie() -> None:
     assert close.threshold == 1.0
 
 
+def test_means_of_a_neighbourhood_are_taken_in_double_precision() -> None:
+    x, y = vectors(3, 40, 30)
+    near = neighbourhoods(x, y)
+    assert near.forward.shape == (40, 4) and near.backward.shape == (30, 4), "four, as LASER has it"
+    own, other = (side.astype(np.float64).mean(1) for side in (near.forward, near.backward))
+    found = mine(near, "distance", "forward")
+    cosine = {(i, int(j)): c for i in range(40) for j, c in zip(near.forward_index[i], near.forward[i], strict=True)}
+    exact = [cosine[i, j] - (own[i] + other[j]) / 2 for i, j in zip(found.source, found.target, strict=True)]
+    assert np.abs(found.score - exact).max() < 1e-14
+
+
 def test_a_ratio_over_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="take the margin distance"):
         margin_scores(np.array([0.1]), np.array([-0.2]), np.array([0.1]), "ratio")

@@ -264,7 +264,9 @@ def test_bad_vectors_and_counts() -> None:
     broken[37, 2] = np.nan
     for method in ("faiss", "bf16", "int8"):
         for pair in ((good, broken), (broken, good)):
-            with pytest.raises(DataError, match=r"vector 37 \(from 0\) has numbers that are not finite"):
+            sides = ("query", "database") if method == "faiss" else ("source", "target")
+            name = sides[pair[1] is broken]
+            with pytest.raises(DataError, match=rf"^{name} vector 37 \(from 0\) has numbers that are not finite$"):
                 search(*pair, 2, method)
         for count in (0, 71):
             with pytest.raises(DataError, match="the database has 70 vectors"):
@@ -298,6 +300,42 @@ def test_approximate_indexes_find_most_and_survive_the_disk(kind: Any, tmp_path:
     (tmp_path / "text").write_text("no index")
     with pytest.raises(DataError, match="no faiss index"):
         Index.load(tmp_path / "text", index.spec)
+
+
+def test_an_index_is_what_was_asked_for() -> None:
+    assert IndexSpec().factory(2500, 64) == "IVF200,Flat"
+    assert IndexSpec("ivf", lists=7).factory(2500, 64) == "IVF7,Flat" and IndexSpec("ivf", 9).cells(3) == 3
+    assert IndexSpec("sq").factory(3, 64) == "IVF3,SQ8" and IndexSpec("hnsw", links=5).factory(9, 8) == "HNSW5"
+    assert [IndexSpec("pq", 1).factory(rows, 64) for rows in (255, 256)] == ["IVF1,PQ8x4", "IVF1,PQ8x8"]
+    assert IndexSpec("pq", 1, codes=4).factory(300, 64) == "IVF1,PQ4x8"
+    assert IndexSpec("pq", 1).factory(300, 7) == "IVF1,PQ1x8"
+    assert (IndexSpec().kind, IndexSpec().probe, IndexSpec().links, IndexSpec().effort) == ("ivf", 16, 32, 64)
+    for shape in ((4,), (0, 4)):
+        with pytest.raises(DataError, match="an index needs vectors"):
+            Index.build(np.zeros(shape, np.float32), IndexSpec())
+
+
+def test_an_index_is_trained_on_every_vector_once_where_they_are_few() -> None:
+    faiss = neighbours.faiss_module()
+    database = normalise(np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32))
+    plain = faiss.index_factory(8, "IVF20,Flat", faiss.METRIC_INNER_PRODUCT)
+    plain.cp.min_points_per_centroid = 1
+    plain.train(database)
+    made = Index.build(database, IndexSpec("ivf", lists=20, probe=3))
+    cells = [faiss.downcast_index(of.quantizer) for of in (plain, made.index)]
+    assert np.array_equal(*(faiss.vector_to_array(cell.codes) for cell in cells))
+    assert made.index.nprobe == 3
+    made.look(probe=5)
+    made.look(effort=9)
+    made.look()
+    assert made.index.nprobe == 5
+    beam = Index.build(database, IndexSpec("hnsw", effort=33))
+    assert faiss.downcast_index(beam.index).hnsw.efSearch == 33
+    beam.look(effort=50)
+    beam.look(probe=7)
+    assert faiss.downcast_index(beam.index).hnsw.efSearch == 50
+    coded = Index.build(database, IndexSpec("pq", lists=2, codes=4))
+    assert not faiss.downcast_index(coded.index).do_polysemous_training
 
 
 def test_an_exhaustive_probe_is_exact() -> None:
