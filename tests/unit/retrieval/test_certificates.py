@@ -310,19 +310,6 @@ def test_the_smallest_product_there_is_stays_while_nothing_is_known() -> None:
     assert kept.held == kept.offered == 8
 
 
-@pytest.mark.parametrize("by_row", [True, False])
-def test_two_of_the_best_in_one_group_leave_a_lower_level(by_row: bool) -> None:
-    """Entry e of 64 stands in group e modulo 8; with 4 groups for a neighbour and more, the groups alone are seen."""
-    order = np.arange(64)
-    order[[7, 15, 62, 63]] = [63, 62, 7, 15]
-    products = order.astype(np.int32)[None]
-    for count, level in ((2, 61), (3, 60)):
-        kept = numbers(count)
-        kept.database = order.astype(np.float32)[:, None]
-        kept.offer(products if by_row else np.ascontiguousarray(products.T), by_row, 0)
-        assert (kept.level.tolist(), kept.offered) == ([level], 4)
-
-
 def tile(first: int, rows: int, queries: int = 1, by_row: bool = True) -> np.ndarray:
     made = np.tile(np.arange(first, first + rows, dtype=np.int32), (queries, 1))
     return made if by_row else np.ascontiguousarray(made.T)
