@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from effstilts import identity
 from effstilts.data.sources import DataConfig
 from effstilts.errors import ModelError, RecipeError, StoreError, did_you_mean
 from effstilts.log import Log
@@ -77,17 +78,23 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
         opened = opening.load(name, revision, offline)
         how = declared_pooling(name, revision, offline)
         own = Retrieval(layer=opened.depth, pooling=how) if how else Retrieval()
-        head = functools.partial(opening.masked_lm_head, name, revision, offline)
+        own_head = functools.partial(opening.masked_lm_head, name, revision, offline)
         length = (declared_length(name, revision, offline) if how else None) or Named.max_length
-        return Named(name, opened, opening.fingerprint(name, revision), own, head, length)
+        return Named(name, opened, _identity(opening.fingerprint(name, revision)), own, own_head, length)
     record = store.read_run(run)
     arm, seed, shown = _chosen(record, rest)
     at = _end_of_phase_two(record, store, arm, seed)
     bench = Workbench(store, DataConfig(None, "auto", offline), Log(quiet=True), {})
     opened = bench.open_encoder(at)
     settings = decode(Retrieval, record["recipe"]["retrieval"], f"{run}.retrieval")
-    identity = {"step": at.name} if isinstance(at, Step) else dict(at.identity)
-    return Named(shown, opened, identity, settings, functools.partial(bench.pretrained_head, at, "masked_lm"))
+    origin = {"step": at.name} if isinstance(at, Step) else dict(at.identity)
+    head = functools.partial(bench.pretrained_head, at, "masked_lm")
+    return Named(shown, opened, _identity(origin), settings, head)
+
+
+def _identity(of: Mapping[str, Any]) -> dict[str, Any]:
+    """What vectors are kept under: a version with other numbers neither takes older ones nor goes on with them."""
+    return {**of, **({"numerics": identity.NUMERICS_VERSION} if identity.NUMERICS_VERSION > 1 else {})}
 
 
 def open_target(name: str, target: str, store: Store, offline: bool = False) -> Tuned:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from effstilts import identity
 from effstilts.cli import main
 from effstilts.errors import ModelError
 from effstilts.kinds.kind import SentenceHead, TokenHead
@@ -99,6 +100,19 @@ def test_an_exported_model_is_read_back_at_its_length(
     assert "max_seq_length is long, 3 or more is needed" in capsys.readouterr().err
     written.write_text('{"max_seq_length": null}')
     assert open_named(str(tmp_path / "again"), Store(tmp_path / "store"), offline=True).max_length == 512
+
+
+def test_vectors_of_a_version_with_other_numbers_are_not_gone_on_with(
+    tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(encoder, tmp_path / "model")
+    (tmp_path / "a").write_text("one\n")
+    words = ["embed", str(tmp_path / "a"), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    words += ["--offline", "--quiet", "--precision", "fp32"]
+    assert main(words) == main(words) == 0
+    monkeypatch.setattr(identity, "NUMERICS_VERSION", identity.NUMERICS_VERSION + 1)
+    assert main(words) == 5
+    assert "choose another folder or delete it" in capsys.readouterr().err
 
 
 def test_what_of_a_sentence_transformers_model_has_no_counterpart_is_said(
