@@ -118,7 +118,7 @@ def test_two_ranks_of_zero(
     sets = [f"engine.config={engine}"]
     quiet = Quiet(driver, tmp_path, "full", 2, *sets)
     killed = Killed(driver, quiet, tmp_path / "killed", 2, *sets)
-    killed.at_moments(random.Random(2), amount(1, 30))
+    killed.at_moments(random.Random(2), amount(1, 200))
     for point in ("mid-write", "before-manifest", "before-rename", "update", "evaluating"):
         for count in spread(quiet.passed[point], amount(0, 3)):
             clear(killed.store)
