@@ -14,7 +14,7 @@ import effstilts.retrieval.certified as certified
 import effstilts.retrieval.codes as codes
 import effstilts.retrieval.integers as integers
 from effstilts.errors import DataError
-from effstilts.retrieval.exact import Found, best
+from effstilts.retrieval.exact import Found, best, tensor
 from effstilts.retrieval.neighbours import normalise
 
 
@@ -451,6 +451,14 @@ def test_products_of_pairs_by_any_way(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in ((queries.astype(np.float64), database), (queries, np.asfortranarray(database))):
         assert np.allclose(integers._products(*other, who, places), wanted, atol=1e-6)
     assert slow == [6, 6]
+
+
+def test_what_torch_may_share_is_not_copied() -> None:
+    values = np.ones((3, 2), np.float32)
+    assert tensor(values).data_ptr() == values.ctypes.data
+    values.flags.writeable = False
+    assert tensor(values).data_ptr() != values.ctypes.data and tensor(values).eq(1).all()
+    assert tensor(values.astype(np.float16)).dtype == torch.float32
 
 
 def test_the_best_of_pairs_in_any_order() -> None:

@@ -283,6 +283,8 @@ def test_over_long_lines_are_counted_over_chunks_and_interruptions(
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "write_atomic", kept_after)
         whole = made({"a": 1})
+    state = json.loads((tmp_path / "w" / "vectors.json").read_text(encoding="utf-8"))
+    assert state["identity"] == {"a": 1, "rows": 5, "dim": 32} and state["done"] == 5
     assert len(states) == 3 and all(counted == there for counted, there in states)
     assert whole.over_length == 3 and whole.rows.shape == (5, 32)
     kept = whole.rows.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from effstilts.commands.embed import Embed
 from effstilts.errors import DataError, ModelError
 from effstilts.model.opening import create
 from effstilts.model.packed import PackedEncoder, PackedLinear, bf16_gain, refusal, resolve_precision
 from effstilts.retrieval import embed as embedding
 from effstilts.retrieval.embed import Embedder, Pooling, embed
+from effstilts.studies.trained import Named
 from effstilts.synthetic import rows
 from tests.conftest import TINY_CONFIG
 
@@ -216,6 +219,12 @@ def test_batches_begin_with_what_all_rows_need_and_no_more(encoder: Any, monkeyp
         embedder(["a b c d e f g"] * 400)
         assert asked.pop()[0] == (2048 if embedder.packed else 400 * lengths[0])
         assert embedder([]).vectors[0].shape == (0, 32)
+
+
+def test_the_functions_defaults_are_the_commands() -> None:
+    for of in (embed, Embedder.__init__):
+        defaults = {name: one.default for name, one in inspect.signature(of).parameters.items()}
+        assert (defaults["batch_tokens"], defaults["max_length"]) == (Embed.batch_tokens, Named.max_length)
 
 
 def test_what_was_embedded_before_a_shortage_is_not_embedded_again(encoder: Any, monkeypatch: Any) -> None:

@@ -12,15 +12,25 @@ import numpy as np
 import pytest
 
 from effstilts.cli import main
-from effstilts.errors import DataError, ModelError
+from effstilts.errors import DataError, ModelError, RecipeError
 from effstilts.model.opening import save
 from effstilts.recipe import Retrieval
 from effstilts.retrieval import bucc as bucc_scores
 from effstilts.retrieval import sides
 from effstilts.retrieval.embed import Pooling
-from effstilts.retrieval.evaluate import EVALUATORS, Trial, aligned, mined, passed_over, poolings, searched
+from effstilts.retrieval.evaluate import (
+    EVALUATORS,
+    Trial,
+    aligned,
+    evaluator_of,
+    mined,
+    passed_over,
+    poolings,
+    searched,
+)
 from effstilts.store import Store
 from effstilts.synthetic import bucc
+from effstilts.tasks.registry import get
 
 RECIPE = """
 name: mined
@@ -216,6 +226,16 @@ def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     assert outcome.facts["repeated"] == [0, 1]
     said = passed_over(outcome, 64)
     assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
+
+
+def test_what_retrieves_nothing_is_told_what_does() -> None:
+    assert evaluator_of(get("tatoeba"), "retrieval.tasks") is EVALUATORS["bitext"]
+    with pytest.raises(RecipeError) as caught:
+        evaluator_of(get("xnli"), "retrieval.tasks.0")
+    assert str(caught.value) == (
+        "retrieval.tasks.0: 'xnli' is of kind classification; retrieval needs aligned sentences (bitext) or comparable "
+        "corpora with gold pairs (mining) or queries and candidates (candidates)"
+    )
 
 
 def test_mining_says_what_it_looked_through(encoder: Any) -> None:

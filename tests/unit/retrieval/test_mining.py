@@ -142,6 +142,8 @@ def test_the_cut_below_the_last_candidate_and_inside_no_tie() -> None:
     assert tied.threshold == pytest.approx(0.45) and tied.f1 == pytest.approx(0.8)
     close = best_cut(np.array([1.0, np.nextafter(1.0, 0)]), np.array([True, False]), 1)
     assert close.threshold == 1.0
+    next_to = np.nextafter(1.0, 2)
+    assert best_cut(np.array([next_to, 1.0]), np.array([True, False]), 1).threshold == next_to, "half way rounds down"
 
 
 def test_means_of_a_neighbourhood_are_taken_in_double_precision() -> None:

@@ -245,6 +245,30 @@ def test_memory_maps_and_float16(tmp_path: Path) -> None:
             same(search(*mapped, 3, method), oracle(x, y, 3))
 
 
+def test_where_memory_is_short_for_a_scan_float32_goes_on(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.random.default_rng(2).normal(size=(60, 8)).astype(np.float32)
+    released: list[int] = []
+    monkeypatch.setattr(neighbours, "release", lambda: released.append(1))
+    for way, module in (("bf16", certified), ("int8", integers)):
+
+        def short(*_: Any, **__: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr(module, "scan", short)
+        same(search(x, x, 3, way), oracle(x, x, 3))  # type: ignore[arg-type]
+        assert f"search: out of memory for the scan in {way}, going on without it" in capsys.readouterr().err
+        for found in both_directions(x, x, 3, way):  # type: ignore[arg-type]
+            same(found, oracle(x, x, 3))
+    assert len(released) == 4
+
+    def wrong(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(certified, "scan", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        search(x, x, 3, "bf16")
+
+
 def test_auto_takes_bf16_only_where_it_pays(monkeypatch: Any) -> None:
     ran: list[str] = []
     original = certified.scan
@@ -342,6 +366,10 @@ def test_an_exhaustive_probe_is_exact() -> None:
     generator = np.random.default_rng(5)
     vectors = normalise(generator.normal(size=(400, 8)).astype(np.float32))
     facts = recall(Index.build(vectors, IndexSpec("ivf", lists=10, probe=10)), vectors, vectors, 5)
+    assert facts == {
+        "recall": 1.0, "first": 1.0, "count": 5, "queries": 400, "kind": "ivf", "lists": 10, "probe": 10, "links": 32,
+        "effort": 64, "codes": 0,
+    }  # fmt: skip
     assert facts["recall"] == facts["first"] == 1.0 and facts["queries"] == 400
     swapped = SimpleNamespace(
         search=lambda asked, count: (None, search(asked, vectors, count)[1][:, [1, 0, 2]]), spec=IndexSpec("ivf")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,22 @@ def check(made: Vectors | None, encoder: Any) -> None:
         assert np.allclose(made.load(pooling.name), embed(encoder, SENTENCES, pooling), atol=1e-5)
 
 
-def test_a_stream_becomes_memory_maps(encoder: Any, tmp_path: Path) -> None:
+def test_a_stream_becomes_memory_maps(encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import effstilts.retrieval.vectors as module
+
     made = store(tmp_path / "v", encoder)
     check(made, encoder)
     made = Vectors.open(tmp_path / "v")
     assert isinstance(made.load("layer1-mean"), np.memmap)
+    chunks = [module._text_hash(SENTENCES[start : start + 5]) for start in range(0, 24, 5)]
+    job = {
+        "model": MODEL, "poolings": [asdict(pooling) for pooling in POOLINGS], "precision": "fp32", "unpadded": True,
+        "max_length": encoder.max_length, "dtype": "float32", "shard_rows": 5,
+    }  # fmt: skip
+    assert made.manifest["job"] == json.loads(json.dumps(job))
+    assert made.manifest["text"] == hashlib.sha256("".join(chunks).encode()).hexdigest()
+    assert made.manifest["tokens"] == sum(len(encoder.tokenizer(text)["input_ids"]) for text in SENTENCES)
+    assert capsys.readouterr().err == "", "who gives no log is told nothing"
     assert made.manifest["sentences"] == 24 and made.manifest["blank"] == 1 and made.manifest["truncated"] == 0
     assert sorted(p.name for p in (tmp_path / "v").iterdir() if p.name[0] != ".") == [
         "job.json", "layer1-mean.npy", "layer3-cls.npy", "manifest.json",
