@@ -107,6 +107,22 @@ def test_cross_fitting_is_the_sum_over_held_out_folds() -> None:
         )
 
 
+def test_of_settings_the_better_one_is_taken_wherever_it_stands() -> None:
+    given = plain(60, 40)
+    good = scored(candidates([(i, i, 1 - i / 100) for i in range(60)]), given)
+    poor = scored(candidates([(i, i, i / 100) for i in range(60)]), given)
+    for settings_, place in (([good, poor], 0), ([poor, good], 1), ([good, good], 0)):
+        assert tuned(settings_, settings_).choices == (place,)
+        assert cross_fitted(settings_).choices == (place,) * FOLDS
+
+
+def test_a_held_out_pair_at_the_threshold_is_extracted() -> None:
+    """Every score is the same, so the threshold of the other folds is that score."""
+    given = plain(40, 40)
+    found = cross_fitted([scored(candidates([(i, i, 0.5) for i in range(40)]), given)])
+    assert set(found.thresholds) == {0.5} and (found.precision, found.recall) == (100.0, 100.0)
+
+
 def test_folds_are_fixed_and_even() -> None:
     counts = np.bincount([fold_of(f"zh-{i:09d}") for i in range(5000)], minlength=FOLDS)
     assert counts.min() > 900 and [fold_of(f"zh-{i:09d}") for i in range(8)] == [2, 3, 3, 2, 3, 3, 0, 0]

@@ -66,6 +66,8 @@ def test_a_mention_is_asked_by_what_surrounds_it() -> None:
     text = "x" * 500 + "Berlin" + "y" * 500
     (asked,) = candidates([row("query", "q", "c", text=text, span=[500, 506]), row("candidate", "c")]).queries
     assert asked == "x" * 160 + "Berlin" + "y" * 160
+    (asked,) = candidates([row("query", "q", "c", text=text, span=[3, 506]), row("candidate", "c")]).queries
+    assert asked == text[:666]
 
 
 def xquad_r(sentences: list[str]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import DataError, ModelError, RecipeError
-from effstilts.model.opening import save
+from effstilts.model.opening import create, save
 from effstilts.recipe import Retrieval
 from effstilts.retrieval import bucc as bucc_scores
 from effstilts.retrieval import sides
-from effstilts.retrieval.embed import Pooling
+from effstilts.retrieval.embed import Pooling, embed
 from effstilts.retrieval.evaluate import (
     EVALUATORS,
     Trial,
@@ -31,6 +31,7 @@ from effstilts.retrieval.evaluate import (
 from effstilts.store import Store
 from effstilts.synthetic import bucc
 from effstilts.tasks.registry import get
+from tests.conftest import TINY_CONFIG
 
 RECIPE = """
 name: mined
@@ -126,6 +127,10 @@ def test_a_gold_pair_of_an_unknown_id_is_one_line(
 
 def test_a_layer_outside_the_model_is_told_with_the_convention(encoder: Any) -> None:
     assert poolings(encoder, Retrieval(), [0, 3, 3]) == [Pooling(0), Pooling(3)]
+    assert poolings(encoder, Retrieval(layer=0)) == [Pooling(0)] and poolings(encoder, Retrieval(layer=3)) == [
+        Pooling(3)
+    ]
+    assert poolings(encoder, Retrieval()) == [Pooling(2)], "two thirds of three"
     assert poolings(encoder, Retrieval(layer=1), [], ["mean", "cls"]) == [Pooling(1), Pooling(1, "cls")]
     with pytest.raises(ModelError, match="layer 4 does not exist: .* 0 to 3, where 0 is the embedding output"):
         poolings(encoder, Retrieval(layer=4))
@@ -224,6 +229,7 @@ def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     rows = [{"source": s, "target": t} for s, t in (("a b", "x"), ("", "x"), ("word " * 99, "y"), ("c", " "))]
     (outcome,) = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()
     assert outcome.facts["repeated"] == [0, 1]
+    assert outcome.facts["direction"] == "query English, index foreign (XTREME); reverse beside it"
     said = passed_over(outcome, 64)
     assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
 
@@ -247,6 +253,11 @@ def test_mining_says_what_it_looked_through(encoder: Any) -> None:
     (outcome,) = mined(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()
     facts = outcome.facts
     assert (facts["sentences"], facts["repeated"], facts["blank"], facts["over_length"]) == ([30, 30], [2, 0], 1, 1)
+    gold_only = outcome.metrics["gold_only_accuracy"]
+    near = bucc_scores.corpora(rows)
+    vectors = [embed(encoder, side.texts, Pooling(1)) for side in (near.source, near.target)]
+    assert gold_only == bucc_scores.gold_only_accuracy(near, *vectors)
+    assert mined(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).chosen is None
     assert facts["gold"] == 20 and facts["extracted"] == len(outcome.predictions) and facts["mode"] == "max"
 
 
@@ -272,6 +283,15 @@ def test_texts_are_embedded_again_unless_they_are_said_to_be_shared(
         for query in ("a", "b"):
             list(sides.sides(encoder, [query], ["c", "d"], [Pooling(1)], 64, Retrieval(), **shared))
         assert calls == expected
+
+
+def test_shared_texts_are_those_of_one_encoder(encoder: Any, tokenizer: Any) -> None:
+    other = create(TINY_CONFIG, tokenizer, seed=9)
+    made = [
+        list(sides.sides(model, ["a"], ["c", "d"], [Pooling(1)], 64, Retrieval(), shared=True))[0].target
+        for model in (encoder, other, encoder)
+    ]
+    assert np.array_equal(made[0], made[2]) and not np.allclose(made[0], made[1])
 
 
 def test_a_search_says_what_it_looked_through(encoder: Any) -> None:

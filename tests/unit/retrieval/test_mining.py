@@ -218,6 +218,9 @@ def test_spaces_of_few_rows_and_bad_names() -> None:
     few = into_space(x, y, "whiten")
     assert few[0].shape[1] == few[1].shape[1] < 6 and np.isfinite(few[0]).all()
     assert all(np.array_equal(a, b) for a, b in zip(into_space(x, y, "none"), (x, y), strict=True))
+    for sides in ((x, y[:0]), (x[:0], y)):
+        with pytest.raises(DataError, match=f"on the sentences of both sides, got {len(sides[0])} and {len(sides[1])}"):
+            into_space(*sides, "centre")
     with pytest.raises(DataError, match="no space 'flat'"):
         into_space(x, y, "flat")
     with pytest.raises(DataError, match="all vectors are the same"):

@@ -219,13 +219,19 @@ def test_pairs_that_fit_no_integer_go_another_way(monkeypatch: Any) -> None:
 
 
 def test_int8_is_taken_where_its_products_are_right_and_faster(monkeypatch: Any) -> None:
-    x = np.broadcast_to(np.float32(0), (24_000, 256))
+    x = np.broadcast_to(np.float32(0), (1 << 15, 256))
     monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda: 2.0)
     for gain, taken in ((1.9, ["int8", "bf16"]), (1.2, ["bf16"])):
         monkeypatch.setattr(integers, "int8_gain", lambda gain=gain: gain)
         assert neighbours._ways("auto", x, x, 4) == taken
     assert neighbours._ways("auto", x, x, 40) == neighbours._ways("auto", x[:, :64], x[:, :64], 4) == ["bf16"]
     assert neighbours._ways("auto", x[:20_000], x, 4) == ["bf16"]
+    monkeypatch.setattr(integers, "int8_gain", lambda: 1.9)
+    assert neighbours._ways("auto", x[:16384], x[: 1 << 15], 16) == ["int8", "bf16"]
+    assert neighbours._ways("auto", x[:16384], x[: 1 << 15], 17) == ["bf16"]
+    assert neighbours._ways("auto", x[:512], x[:1024], 64) == ["bf16"]
+    assert neighbours._ways("auto", x[:512], x[:1024], 65) == neighbours._ways("auto", x[:511], x[:1024], 1) == []
+    assert neighbours._ways("faiss", x, x, 4) == [] and neighbours._ways("int8", x, x, 99) == ["int8"]
     monkeypatch.undo()
     integers.int8_gain.cache_clear()
     right = torch._int_mm
@@ -267,6 +273,20 @@ def test_where_memory_is_short_for_a_scan_float32_goes_on(monkeypatch: Any, caps
     monkeypatch.setattr(certified, "scan", wrong)
     with pytest.raises(RuntimeError, match="shapes differ"):
         search(x, x, 3, "bf16")
+
+
+def test_a_search_one_way_scans_one_way(monkeypatch: Any) -> None:
+    x = np.random.default_rng(2).normal(size=(60, 8)).astype(np.float32)
+    asked: list[bool] = []
+    for module in (certified, integers):
+        original = module.scan
+        monkeypatch.setattr(module, "scan", lambda *of, scan=original: asked.append(of[3]) or scan(*of))
+    for method in ("bf16", "int8"):
+        search(x, x, 3, method)  # type: ignore[arg-type]
+        both_directions(x, x, 3, method)  # type: ignore[arg-type]
+    assert asked == [False, True] * 2
+    search(x, x, 3)
+    assert len(asked) == 4, "float32 unless another way is asked for"
 
 
 def test_auto_takes_bf16_only_where_it_pays(monkeypatch: Any) -> None:

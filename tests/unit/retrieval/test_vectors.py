@@ -142,6 +142,14 @@ def test_other_settings_and_other_sentences_are_refused(encoder: Any, tmp_path: 
         store(tmp_path / "v", encoder, dtype="float16")
     with pytest.raises(StoreError, match="poolings"):
         store(tmp_path / "v", encoder, poolings=[Pooling(2)])
+    both = "dtype 'float32' there, 'float16' asked, shard_rows 5 there, 6 asked: choose another"
+    with pytest.raises(StoreError, match=both):
+        store(tmp_path / "v", encoder, dtype="float16", shard_rows=6)
+    with (
+        pytest.raises(StoreError, match="v holds vectors of another model: choose another folder or delete it"),
+        Embedder(encoder, POOLINGS, precision="fp32") as embedder,
+    ):
+        embed_to(tmp_path / "v", iter(SENTENCES), embedder, {"files": {}}, shard_rows=5)
     with pytest.raises(StoreError, match="other sentences"):
         store(tmp_path / "v", encoder, SENTENCES[1:])
     (tmp_path / "mine").mkdir()
@@ -367,6 +375,22 @@ def test_what_killed_processes_had_begun_to_write_goes(encoder: Any, tmp_path: P
     (tmp_path / "v" / "own.tmp").mkdir()
     store(tmp_path / "v", encoder)
     assert not any(path.exists() for path in left) and (tmp_path / "v" / "own.tmp").is_dir()
+
+
+def test_a_hidden_file_makes_no_folder_anothers(encoder: Any, tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / ".DS_Store").write_text("x")
+    check(store(tmp_path / "v", encoder), encoder)
+
+
+@pytest.mark.parametrize(("total", "world"), [(23, 1), (23, 2), (23, 3), (4, 3), (20, 4), (0, 2)])
+def test_ranks_know_how_many_rows_are_theirs(total: int, world: int) -> None:
+    import effstilts.retrieval.vectors as module
+
+    rows_of = [row // 5 % world for row in range(total)]
+    assert [module._own_rows(total, 5, Rank(index, world)) for index in range(world)] == [
+        rows_of.count(index) for index in range(world)
+    ]
 
 
 def test_texts_are_told_apart_by_their_lines_too() -> None:
