@@ -288,7 +288,7 @@ def test_texts_are_embedded_again_unless_they_are_said_to_be_shared(
 def test_shared_texts_are_those_of_one_encoder(encoder: Any, tokenizer: Any) -> None:
     other = create(TINY_CONFIG, tokenizer, seed=9)
     made = [
-        list(sides.sides(model, ["a"], ["c", "d"], [Pooling(1)], 64, Retrieval(), shared=True))[0].target
+        next(sides.sides(model, ["a"], ["c", "d"], [Pooling(1)], 64, Retrieval(), shared=True)).target
         for model in (encoder, other, encoder)
     ]
     assert np.array_equal(made[0], made[2]) and not np.allclose(made[0], made[1])
