@@ -93,16 +93,16 @@ def report(options: argparse.Namespace) -> None:
 
 
 def summary(records: Mapping[str, Record]) -> list[str]:
-    """Recipe hashes, machine, wall time, how much of the table is there."""
+    """Recipe hashes, machine, time of training, how much of the table is there."""
     lines = []
     for method, record in records.items():
         done = sum("score" in cell for cell in record["cells"])
         machines = unique(json.dumps(s["machine"], sort_keys=True) for s in record["steps"] if "machine" in s)
-        wall = sum(s["cost"]["wall_seconds"] for s in record["steps"] if "cost" in s)
+        seconds = sum(s["cost"]["seconds"] for s in record["steps"] if "cost" in s)
         part = "" if done == len(record["cells"]) else " **A part of the table.**"
         lines.append(
             f"- {method}: recipe {content_key(dict(record['recipe']))}, {done} of {len(record['cells'])} numbers, "
-            f"{format_seconds(wall)} of training.{part}"
+            f"{format_seconds(seconds)} of optimizer steps.{part}"
         )
         lines += [f"- machine: {', '.join(f'{k} {v}' for k, v in json.loads(m).items())}" for m in machines]
     return list(dict.fromkeys(lines))
