@@ -126,7 +126,7 @@ def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
             f"at least {_FEWEST_POSITIONS} are needed"
         )
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             shortest = torch.tensor([tokenizer("")["input_ids"]])
             encoder(shortest, torch.ones_like(shortest))
     except (RuntimeError, IndexError) as error:

@@ -279,3 +279,10 @@ def test_configs_that_make_no_model_are_one_line(tokenizer: Any, fields: dict[st
     with pytest.raises(ModelError, match=f"model.config: .*{words}") as caught:
         create({**TINY_CONFIG, **fields}, tokenizer, seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_making_a_model_draws_nothing_from_others(tokenizer: Any) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    create({**TINY_CONFIG, "hidden_dropout_prob": 0.5}, tokenizer, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
