@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from effstilts.model.opening import quiet_transformers
+from effstilts.model.quiet import quiet_transformers
 
 
 class _OneLayer(nn.Module):

@@ -98,8 +98,8 @@ class Embed(Places):
                 if made is None:
                     log.say(f"{path}: this rank's share is done; the last rank to finish writes the arrays")
                     continue
-                if there and launch.rank:
-                    continue  # it was finished before: one rank says so
+                if not made.merged and (launch.rank or not there):
+                    continue  # another rank says so: the one that merged, or of a finished folder rank 0
                 facts = made.manifest
                 size = f"{facts['sentences']} x {facts['dimensions']} {facts['dtype']}"
                 notes = [f"{facts[key]} {key}" for key in ("blank", "truncated") if facts[key]]

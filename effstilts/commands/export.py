@@ -70,10 +70,16 @@ class Export(Places):
             raise RecipeError(f"{self.out} exists already: give a folder that does not")
         if self.form == "masked-lm" and self.layer >= 0:
             raise RecipeError("--as masked-lm keeps the whole encoder: leave --layer out")
-        if self.target and (self.layer >= 0 or self.pooling or self.form not in ("", "transformers")):
-            raise RecipeError("--target keeps the whole model with its head: leave --layer, --pooling and --as out")
-        if self.pooling and self.form in ("transformers", "masked-lm"):
-            raise RecipeError(f"--as {self.form} has no pooling: leave --pooling out, or take sentence-transformers")
+        of_sentences = bool(self.pooling or self.max_length)
+        if self.target and (self.layer >= 0 or of_sentences or self.form not in ("", "transformers")):
+            raise RecipeError(
+                "--target keeps the whole model with its head: leave --layer, --pooling, --max-length and --as out"
+            )
+        if of_sentences and self.form in ("transformers", "masked-lm"):
+            raise RecipeError(
+                f"--as {self.form} has no pooling and no length of its own: leave --pooling and --max-length out, or "
+                "take sentence-transformers"
+            )
         self.form = self.form or ("transformers" if self.target else "sentence-transformers")
         if self.layer < -1 or (self.max_length and self.max_length < 3):
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")

@@ -24,8 +24,8 @@ import torch
 from effstilts.errors import ModelError, did_you_mean
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import read_tensors, tensor_sizes
-from effstilts.model.opening import quiet_transformers
 from effstilts.model.quantised import block_linears, hush
+from effstilts.model.quiet import quiet_transformers
 from effstilts.recipe import LORA_METHODS, Method
 
 FOLDER = "adapter"

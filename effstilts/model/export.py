@@ -21,13 +21,16 @@ from effstilts.log import Log
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import read_document, read_json
 from effstilts.model.names import known_file, located
-from effstilts.model.opening import LM_HEADS, quiet_transformers, save, write_model
+from effstilts.model.opening import LM_HEADS, save, write_model
+from effstilts.model.quiet import quiet_transformers
 from effstilts.recipe import How
 
 _MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
 ]
+# Of `sentence_{}_config.json`, which older versions named by the architecture.
+_LENGTH_OF = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _WAYS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 _WAY_OF: dict[How, str] = {"mean": "mean_tokens", "cls": "cls_token", "weighted": "weightedmean_tokens"}
 
@@ -110,13 +113,19 @@ def declared_pooling(name: str, revision: str = "", offline: bool = False) -> Ho
 
 
 def declared_length(name: str, revision: str = "", offline: bool = False) -> int | None:
-    """Tokens that a sentence-transformers model reads of a sentence; None where it does not say. ModelError for a
-    declaration that cannot be read."""
-    path = known_file(located(name)[0], "sentence_bert_config.json", revision, offline)
-    longest = None if path is None else read_document(path).get("max_seq_length")
-    if longest is not None and (type(longest) is not int or longest < 3):
-        raise ModelError(f"{path}: max_seq_length is {str(longest)[:60]}, 3 or more is needed")
-    return longest
+    """Tokens that a sentence-transformers model reads of a sentence; None where it leaves that to the tokenizer, as
+    newer versions write it. ModelError for a declaration that cannot be read."""
+    for kind in _LENGTH_OF:
+        path = known_file(located(name)[0], f"sentence_{kind}_config.json", revision, offline)
+        if path is None:
+            continue
+        longest = read_document(path).get("max_seq_length")
+        if type(longest) is int and longest >= 3:
+            return longest
+        if longest is not None:
+            Log().warn(f"{name}: its max_seq_length is {str(longest)[:60]}, which is no length; the tokenizer's counts")
+        return None
+    return None
 
 
 def save_masked_lm(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from effstilts.errors import ModelError, did_you_mean
+from effstilts.errors import ModelError
+from effstilts.model.configs import check_encoder, check_runs, config_of, untrained
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import check_documents, check_folder, check_size, tensor_sizes
 from effstilts.model.names import known_file, located, resolve, settled
+from effstilts.model.quiet import quiet_transformers
 
 # Where each architecture keeps its masked-LM head: prefixes of (dense, norm) and the names of the output bias.
 LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -30,19 +29,6 @@ LM_HEADS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", ("lm_predictions.lm_head.bias",)),
     ("generator_predictions.dense", "generator_predictions.LayerNorm", ("generator_lm_head.bias",)),
 )
-
-
-# Room for the special tokens around two texts, a question and the overlap of windows; less panics in tokenizers.
-_FEWEST_POSITIONS = 16
-# Fields of a config that count something of which there must be one.
-_SIZES = (
-    "vocab_size", "hidden_size", "embedding_size", "dim", "num_attention_heads", "n_heads", "intermediate_size",
-    "hidden_dim", "max_position_embeddings",
-)  # fmt: skip
-# Fields that a model reads but its config class does not declare.
-_UNDECLARED_FIELDS = {
-    "deberta-v2": {"position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_act"},
-}
 
 
 def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
@@ -112,25 +98,16 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
 
 
 def create(config: Mapping[str, Any], tokenizer: Any, seed: int) -> Encoder:
-    """An encoder with random weights. config: `model_type` and fields of that architecture's config."""
+    """An encoder with random weights. config: `model_type` and fields of that architecture's config. ModelError for one
+    that makes no encoder."""
     defaults = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    built = _config_of({"vocab_size": len(tokenizer), **config}, defaults)
+    built = config_of({"vocab_size": len(tokenizer), **config}, defaults)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = _untrained(built)
+        backbone = untrained(built)
     check_tokenizer(tokenizer, backbone.config.vocab_size, "model.config")
     encoder = Encoder(backbone.float(), tokenizer)
-    if encoder.max_length < _FEWEST_POSITIONS:
-        raise ModelError(
-            f"model.config: max_position_embeddings leaves {encoder.max_length} places for tokens, "
-            f"at least {_FEWEST_POSITIONS} are needed"
-        )
-    try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            shortest = torch.tensor([tokenizer("")["input_ids"]])
-            encoder(shortest, torch.ones_like(shortest))
-    except (RuntimeError, IndexError) as error:
-        raise ModelError(f"model.config: such a model cannot run ({_first_line(error)})") from error
+    check_runs(encoder)
     return encoder
 
 
@@ -139,9 +116,9 @@ def skeleton(name: str, revision: str = "", offline: bool = False, config: Mappi
 
     ModelError if there is no such architecture.
     """
-    built = _config_of(config or {}) if name == "new" else _checked_config(name, revision, offline)[0]
+    built = config_of(config or {}) if name == "new" else _checked_config(name, revision, offline)[0]
     with quiet_transformers(), torch.device("meta"):
-        return Encoder(_untrained(built), None)
+        return Encoder(untrained(built), None)
 
 
 def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, dict[str, Any]]:
@@ -160,10 +137,7 @@ def _checked_config(name: str, revision: str, offline: bool) -> tuple[Any, str, 
         except Exception as error:
             # Beside OSError and ValueError what a library's own checks of a field raise.
             raise ModelError(_cannot_load(source, error, local, offline)) from error
-    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
-        raise ModelError(f"{source}: {config.model_type} is not an encoder; use a masked LM such as XLM-R")
-    if config.model_type not in _masked_lm_types():
-        raise ModelError(f"{source}: {config.model_type} has no masked-LM form in transformers: not an encoder")
+    check_encoder(config, source)
     if local:
         check_size(0, int(config.num_hidden_layers), Path(source))
     return config, source, options
@@ -177,61 +151,6 @@ def _opened_by(name: str, revision: str, offline: bool) -> tuple[str, bool, dict
     commit, cached = settled(source, revision, offline)
     options = {"local_files_only": cached, "trust_remote_code": False}
     return source, False, {**options, "revision": commit} if commit else options
-
-
-def _config_of(config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
-    """The config of an architecture by its fields; ModelError for one that it does not have.
-
-    defaults: of fields that count where the architecture has them.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
-    fields = dict(config)
-    model_type = str(fields.pop("model_type"))
-    for name in _SIZES:
-        if type(fields.get(name)) is int and fields[name] < 1:
-            raise ModelError(f"model.config: {name} is {fields[name]}, at least 1 is needed")
-    if model_type not in _masked_lm_types():
-        hint = did_you_mean(model_type, _masked_lm_types())
-        raise ModelError(f"model.config: {model_type!r} is no masked-LM architecture of transformers{hint}")
-    with quiet_transformers():
-        known = set(AutoConfig.for_model(model_type).to_dict()) | _UNDECLARED_FIELDS.get(model_type, set())
-        for name in fields:
-            if name not in known:
-                raise ModelError(f"model.config: {model_type} has no field {name!r}{did_you_mean(name, known)}")
-        try:
-            own = {name: value for name, value in (defaults or {}).items() if name in known}
-            return AutoConfig.for_model(model_type, **{**own, **fields})
-        except (*_CONFIG_ERRORS, StrictDataclassError) as error:
-            raise ModelError(f"model.config: {_said(error)}") from error
-
-
-def _untrained(config: Any) -> Any:
-    """An architecture's modules, without a pooling layer."""
-    import transformers
-    from transformers import AutoModel
-
-    try:
-        kind = transformers.MODEL_MAPPING[type(config)]
-        pooling = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
-        return AutoModel.from_config(config, **({"add_pooling_layer": False} if pooling else {}))
-    except _CONFIG_ERRORS as error:
-        raise ModelError(f"model.config: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"transformers knows no {error}"
-    # Of a field's own check the last line says what is wrong.
-    return (
-        str(error).strip().splitlines()[-1].strip().removeprefix("TypeError: ")
-        if str(error).strip()
-        else type(error).__name__
-    )
-
-
-_CONFIG_ERRORS = (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AssertionError)
 
 
 def load_tokenizer(source: str, revision: str = "", offline: bool = False) -> Any:
@@ -356,12 +275,6 @@ def _of_tokenizer(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _masked_lm_types() -> set[str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    return set(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-
-
 def _cannot_load(source: str, error: Exception, local: bool, offline: bool) -> str:
     if local:
         return f"cannot load the model folder {source}: {_first_line(error)}"
@@ -371,23 +284,3 @@ def _cannot_load(source: str, error: Exception, local: bool, offline: bool) -> s
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' loading reports and progress bars off the terminal: effstilts checks and reports itself."""
-    from transformers.utils import logging as hf_logging
-
-    level = hf_logging.get_verbosity()
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
-        logging.captureWarnings(False)

@@ -35,20 +35,16 @@ class Keep:
         """Fills `found` from the newest whole state of a search over the same blocks; how many of them it holds."""
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)  # what killed processes had begun to keep
         for state in sorted(self.folder.glob("done-*"), reverse=True):
-            arrays = [array for side in found for array in side]
             try:
                 facts = verify_folder(state)["facts"]
                 if facts["blocks"] != list(blocks):
                     continue
-                kept = [np.load(state / f"{i}.npy", allow_pickle=False) for i in range(len(arrays))]
-                if [(k.shape, k.dtype) for k in kept] != [(a.shape, a.dtype) for a in arrays]:
-                    raise ValueError("of another search")
-                done = int(facts["done"])
+                done, kept = int(facts["done"]), read_arrays(state, [side.scores.shape for side in found])
             except (StoreError, OSError, *DAMAGE):
                 self._log.warn(f"{state} is damaged or was never completed: the search does not go on from it")
                 continue
-            for array, own in zip(arrays, kept, strict=True):
-                array[:] = own
+            for side, own in zip(found, kept, strict=True):
+                side.scores[:], side.indices[:] = own
             return done
         return 0
 
@@ -58,18 +54,32 @@ class Keep:
         if began - self._last < max(KEEP_SECONDS, _KEEP_SHARE * self._takes):
             return
 
-        def fill(into: Path) -> None:
-            for i, array in enumerate(array for side in found for array in side):
-                np.save(into / f"{i}.npy", array, allow_pickle=False)
-
         state = self.folder / f"done-{done:012d}"
-        write_folder(state, self.folder / "tmp", fill, {"done": done, "blocks": list(blocks)})
+        write_folder(
+            state, self.folder / "tmp", lambda into: write_arrays(into, found), {"done": done, "blocks": list(blocks)}
+        )
         with disk_errors(self.folder):
             for folder in self.folder.glob("done-*"):
                 if folder != state:
                     shutil.rmtree(folder)
         self._last = time.monotonic()
         self._takes = self._last - began
+
+
+def write_arrays(folder: Path, found: Sequence[Neighbours]) -> None:
+    for i, array in enumerate(array for side in found for array in side):
+        np.save(folder / f"{i}.npy", array, allow_pickle=False)
+
+
+def read_arrays(folder: Path, sides: Sequence[tuple[int, ...]]) -> list[Neighbours]:
+    """What `write_arrays` wrote, as read-only memory maps: a header is held against the file's size, and no pickle is
+    read. sides: [rows, width] of each. ValueError for arrays of other shapes or types, OSError where one is not there.
+    """
+    kept = [np.lib.format.open_memmap(folder / f"{i}.npy", mode="r") for i in range(2 * len(sides))]
+    wanted = [(tuple(shape), kind) for shape in sides for kind in (np.dtype(np.float32), np.dtype(np.int64))]
+    if [(array.shape, array.dtype) for array in kept] != wanted:
+        raise ValueError(f"{folder} holds arrays of another search")
+    return [Neighbours(scores, indices) for scores, indices in zip(kept[::2], kept[1::2], strict=True)]
 
 
 def both_ways(
@@ -85,8 +95,7 @@ def both_ways(
 
     As `both_directions`. keep: where an interrupted search goes on from.
     """
-    ahead = _none(len(source), min(k, len(target)))
-    back = _none(len(target), min(k, len(source)))
+    ahead, back = nothing(len(source), min(k, len(target))), nothing(len(target), min(k, len(source)))
 
     def look(block: slice, part: slice) -> None:
         forward, backward = both_directions(np.asarray(source[block]), target[part], k)
@@ -110,7 +119,7 @@ def nearest(
 
     keep: where an interrupted search goes on from.
     """
-    found = _none(len(queries), min(k, len(database)))
+    found = nothing(len(queries), min(k, len(database)))
 
     def look(block: slice, part: slice) -> None:
         there = database[part]
@@ -143,7 +152,8 @@ def _each_pair(
                 keep.after(number + 1, found, blocks)
 
 
-def _none(rows: int, width: int) -> Neighbours:
+def nothing(rows: int, width: int) -> Neighbours:
+    """Of each row no neighbour yet: [rows, width]."""
     return Neighbours(np.full((rows, width), -np.inf, np.float32), np.zeros((rows, width), np.int64))
 
 

@@ -60,10 +60,12 @@ class Rank:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A finished folder. manifest: sentences, dimensions, dtype, arrays, precision, model, truncated, blank, tokens."""
+    """A finished folder. manifest: sentences, dimensions, dtype, arrays, truncated, blank, tokens, text, job. merged:
+    whether the call that gave this has put it together."""
 
     folder: Path
     manifest: Mapping[str, Any]
+    merged: bool = field(default=False, compare=False)
     _whole: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
@@ -241,7 +243,7 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
     }
     write_atomic(folder / MANIFEST, signed(manifest))
     _clear(folder)
-    return Vectors(folder, manifest)
+    return Vectors(folder, manifest, merged=True)
 
 
 def _clear(folder: Path) -> None:
@@ -270,7 +272,9 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
     differ = [key for key in job if there.get(key) != job[key]]
     if differ:
         what = ", ".join(f"{key} {there.get(key)!r} there, {job[key]!r} asked" for key in differ if key != "model")
-        raise StoreError(f"{folder} holds vectors of {what or 'another model'}: choose another folder or delete it")
+        kept, asked = ({**dict(of.get("model", {})), "numerics": None} for of in (there, job))
+        other = "a version of effstilts with other numbers" if kept == asked else "another model"
+        raise StoreError(f"{folder} holds vectors of {what or other}: choose another folder or delete it")
 
 
 @contextmanager

@@ -15,10 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO
 
 from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
@@ -28,6 +25,7 @@ from effstilts.retrieval.blocks import Keep
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.evaluate import poolings
 from effstilts.retrieval.mining import Neighbourhoods, mine
+from effstilts.retrieval.neighbours import Neighbours
 from effstilts.store import (
     content_key,
     disk_errors,
@@ -75,11 +73,13 @@ def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: 
         x, y = _side(job, source, "source", True), _side(job, target, "target", True)
         _say_k(job, k, min(len(x.lines), len(y.lines)))
 
-        def find(keep: Keep) -> Sequence[NDArray[Any]]:
-            forward, backward = blocks.both_ways(x.vectors.rows, y.vectors.rows, k, job.log, keep)
-            return [*forward, *backward]
+        n, m = len(x.lines), len(y.lines)
 
-        near = Neighbourhoods(*_kept(job, "both", x, y, k, find))
+        def find(keep: Keep) -> Sequence[Neighbours]:
+            return blocks.both_ways(x.vectors.rows, y.vectors.rows, k, job.log, keep)
+
+        forward, backward = _kept(job, "both", x, y, k, [(n, min(k, m)), (m, min(k, n))], find)
+        near = Neighbourhoods(*forward, *backward)
         pairs = mine(near, margin, mode)
         if threshold is not None:
             pairs = pairs.above(threshold)
@@ -100,10 +100,11 @@ def search_files(job: Job, queries: Path, database: Path, k: int) -> str:
         asked, there = _side(job, queries, "queries", False), _side(job, database, "corpus", True)
         _say_k(job, k, len(there.lines))
 
-        def find(keep: Keep) -> Sequence[NDArray[Any]]:
-            return blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)
+        def find(keep: Keep) -> Sequence[Neighbours]:
+            return [blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)]
 
-        scores, found = _kept(job, "nearest", asked, there, k, find)
+        shape = len(asked.lines), min(k, len(there.lines))
+        ((scores, found),) = _kept(job, "nearest", asked, there, k, [shape], find)
 
         def write(file: IO[str]) -> None:
             texts = there.lines.at(found.reshape(-1))
@@ -141,27 +142,28 @@ def _side(job: Job, path: Path, name: str, distinct: bool) -> Side:
 
 
 def _kept(
-    job: Job, what: str, x: Side, y: Side, k: int, find: Callable[[Keep], Sequence[NDArray[Any]]]
-) -> list[NDArray[Any]]:
-    """The arrays that `find` gives, from the work folder where an earlier call got so far."""
+    job: Job,
+    what: str,
+    x: Side,
+    y: Side,
+    k: int,
+    sides: Sequence[tuple[int, int]],
+    find: Callable[[Keep], Sequence[Neighbours]],
+) -> Sequence[Neighbours]:
+    """What `find` gives, from the work folder where an earlier call got so far. sides: [rows, width] of each."""
     folder = job.work / f"{what}-{content_key([x.key, y.key, k])}"
     keep = Keep(folder.with_name(f"{folder.name}-so-far"), job.log)
-    try:
-        count = verify_folder(folder)["facts"]["arrays"] if folder.is_dir() else 0
-        if count:
-            return [np.load(folder / f"{i}.npy", allow_pickle=False) for i in range(count)]
-    except StoreError as error:
-        job.log.warn(f"made again: {error}")
-        shutil.rmtree(folder)
-    arrays = list(find(keep))
-
-    def fill(into: Path) -> None:
-        for i, array in enumerate(arrays):
-            np.save(into / f"{i}.npy", array, allow_pickle=False)
-
-    write_folder(folder, job.work / "tmp", fill, {"arrays": len(arrays)})
+    if folder.is_dir():
+        try:
+            verify_folder(folder)
+            return blocks.read_arrays(folder, sides)
+        except (StoreError, OSError, ValueError) as error:
+            job.log.warn(f"made again: {error}")
+            shutil.rmtree(folder)
+    found = find(keep)
+    write_folder(folder, job.work / "tmp", lambda into: blocks.write_arrays(into, found), {"arrays": 2 * len(found)})
     shutil.rmtree(keep.folder, ignore_errors=True)
-    return arrays
+    return found
 
 
 def check_texts(inputs: Sequence[Path], out: Path) -> None:

@@ -79,7 +79,10 @@ def open_named(name: str, store: Store, revision: str = "", offline: bool = Fals
         how = declared_pooling(name, revision, offline)
         own = Retrieval(layer=opened.depth, pooling=how) if how else Retrieval()
         own_head = functools.partial(opening.masked_lm_head, name, revision, offline)
-        length = (declared_length(name, revision, offline) if how else None) or Named.max_length
+        length = Named.max_length
+        if how:
+            most = min(opened.tokenizer.model_max_length, opened.max_length)
+            length = declared_length(name, revision, offline) or most
         return Named(name, opened, _identity(opening.fingerprint(name, revision)), own, own_head, length)
     record = store.read_run(run)
     arm, seed, shown = _chosen(record, rest)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import Sequence
 
 from effstilts.errors import ModelError
 from effstilts.kinds import kind_of
@@ -273,6 +274,8 @@ def test_masked_lm_is_refused_where_another_head_would_be_trained(tokenizer: Any
         ({"hidden_size": "wide"}, r"Field 'hidden_size' expected int, got str \(value: 'wide'\)"),
         ({"type_vocab_size": 0}, "such a model cannot run"),
         ({"hidden_dropout_prob": 2.0}, "between 0 and 1"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1, at least 0 is needed"),
+        ({"is_decoder": True}, "xlm-roberta is not an encoder"),
     ],
 )
 def test_configs_that_make_no_model_are_one_line(tokenizer: Any, fields: dict[str, Any], words: str) -> None:
@@ -286,3 +289,22 @@ def test_making_a_model_draws_nothing_from_others(tokenizer: Any) -> None:
     before = torch.get_rng_state()
     create({**TINY_CONFIG, "hidden_dropout_prob": 0.5}, tokenizer, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_tokenizer_without_special_tokens_makes_a_model_too(tokenizer: Any) -> None:
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.backend_tokenizer.post_processor = Sequence([])
+    assert bare("")["input_ids"] == []
+    assert create(TINY_CONFIG, bare, seed=0).depth == 3
+
+
+def test_trying_a_model_out_leaves_it_as_it_was(tokenizer: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """BigBird turns to whole attention for good after a short input, and says so."""
+    config = {
+        "model_type": "big_bird", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": 64,
+    }  # fmt: skip
+    assert create(config, tokenizer, seed=0).backbone.attention_type == "block_sparse"
+    assert "".join(capfd.readouterr()) == ""

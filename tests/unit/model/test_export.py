@@ -95,11 +95,19 @@ def test_an_exported_model_is_read_back_at_its_length(
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "again"), "--store", str(tmp_path / "store")]) == 0
     written = tmp_path / "again" / "sentence_bert_config.json"
     assert json.loads(written.read_text())["max_seq_length"] == 8
-    written.write_text('{"max_seq_length": "long"}')
-    assert main(["embed", str(tmp_path / "a"), "--model", str(tmp_path / "again"), "--out", str(tmp_path / "x")]) == 4
-    assert "max_seq_length is long, 3 or more is needed" in capsys.readouterr().err
-    written.write_text('{"max_seq_length": null}')
-    assert open_named(str(tmp_path / "again"), Store(tmp_path / "store"), offline=True).max_length == 512
+    again = str(tmp_path / "again")
+    settings = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
+    (tmp_path / "again" / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 40}))
+    for declared, length, warned in (('{"max_seq_length": "long"}', 40, True), ('{"max_seq_length": null}', 40, False)):
+        written.write_text(declared)
+        assert open_named(again, Store(tmp_path / "store"), offline=True).max_length == length
+        assert ("max_seq_length is long, which is no length" in capsys.readouterr().err) == warned
+    written.unlink()
+    assert open_named(again, Store(tmp_path / "store"), offline=True).max_length == 40, "as newer versions write it"
+    (tmp_path / "again" / "sentence_xlm-roberta_config.json").write_text('{"max_seq_length": 9}')
+    assert open_named(again, Store(tmp_path / "store"), offline=True).max_length == 9, "as older ones did"
+    (tmp_path / "again" / "modules.json").unlink()
+    assert open_named(again, Store(tmp_path / "store"), offline=True).max_length == 512, "of no sentence-transformer"
 
 
 def test_vectors_of_a_version_with_other_numbers_are_not_gone_on_with(
@@ -112,7 +120,7 @@ def test_vectors_of_a_version_with_other_numbers_are_not_gone_on_with(
     assert main(words) == main(words) == 0
     monkeypatch.setattr(identity, "NUMERICS_VERSION", identity.NUMERICS_VERSION + 1)
     assert main(words) == 5
-    assert "choose another folder or delete it" in capsys.readouterr().err
+    assert "holds vectors of a version of effstilts with other numbers: choose another" in capsys.readouterr().err
 
 
 def test_what_of_a_sentence_transformers_model_has_no_counterpart_is_said(
@@ -174,7 +182,9 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, encoder: Any, capsy
         ([str(tmp_path / "out"), "--arm", "nli"], 5, "no run named"),
         ([str(tmp_path / "out"), "--as", "masked-lm"], 4, "has no masked-LM head"),
         ([str(tmp_path / "out"), "--as", "masked-lm", "--layer", "1"], 2, "leave --layer out"),
-        ([str(tmp_path / "out"), "--as", "transformers", "--pooling", "cls"], 2, "leave --pooling out"),
+        ([str(tmp_path / "out"), "--as", "transformers", "--pooling", "cls"], 2, "leave --pooling and --max-length"),
+        ([str(tmp_path / "out"), "--as", "masked-lm", "--max-length", "9"], 2, "leave --pooling and --max-length"),
+        ([str(tmp_path / "out"), "--target", "xnli", "--max-length", "9"], 2, "--max-length and --as out"),
         ([str(tmp_path / "out"), "--target", "xnli", "--as", "sentence-transformers"], 2, "and --as out"),
     ):
         assert main([*base, *more, "--store", str(tmp_path)]) == code

@@ -178,7 +178,9 @@ def test_of_two_states_the_newer_is_taken(sides: Any, tmp_path: Path, monkeypatc
     assert keep.restore(into, (1, 1, 1, 1)) == 10 and into[0].indices.tolist() == [[10]]
 
 
-@pytest.mark.parametrize("what", ["objects", "another shape", "another type", "no facts", "no array"])
+@pytest.mark.parametrize(
+    "what", ["objects", "another shape", "another type", "no facts", "no array", "empty", "an archive", "a vast header"]
+)
 def test_a_state_that_holds_something_else_is_not_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
@@ -194,6 +196,14 @@ def test_a_state_that_holds_something_else_is_not_taken(
             kept[1] = np.ones((3, 2))
         for i, array in enumerate(kept[: 1 if what == "no array" else 2]):
             np.save(into / f"{i}.npy", array, allow_pickle=True)
+        if what == "empty":
+            (into / "1.npy").write_bytes(b"")
+        if what == "an archive":
+            (into / "1.npy").write_bytes(b"PK\x03\x04" + bytes(60))
+        if what == "a vast header":
+            with (into / "1.npy").open("wb") as file:
+                header = {"descr": "<i8", "fortran_order": False, "shape": (10**14, 2)}
+                np.lib.format.write_array_header_1_0(file, header)
 
     facts = {} if what == "no facts" else {"done": 4, "blocks": [3, 1, 2, 1]}
     write_folder(tmp_path / "k" / "done-000000000004", tmp_path / "k" / "tmp", fill, facts)

@@ -191,7 +191,9 @@ def test_maxima_as_integers_are_right_where_a_threshold_is_above_nothing() -> No
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.04])
-def test_the_int8_bound_is_the_one_of_its_docstring(shift: float) -> None:
+def test_the_int8_bound_holds_for_every_pair_and_is_made_of_its_terms(shift: float) -> None:
+    """Error times length on either side, the cross terms, and what float32 takes; the same factors stand in `encode`,
+    so the bound itself is held against products in float64 first."""
     generator = np.random.default_rng(0)
     x, y = (normalise(generator.normal(size=(n, 768)).astype(np.float32) * 0.04 + shift) for n in (60, 50))
     x *= np.linspace(0.9, 1.1, 60, dtype=np.float32)[:, None]
@@ -201,6 +203,9 @@ def test_the_int8_bound_is_the_one_of_its_docstring(shift: float) -> None:
         c, d = (side.mean(0, dtype=np.float64).astype(np.float32) for side in (x, y))
     else:
         c, d = np.zeros((2, 768), np.float32)
+    products = made.left(0, 60).double() @ made.right.T.double()
+    over = products.numpy() * made.unit + made.offset - x.astype(np.float64) @ y.astype(np.float64).T
+    assert over.min() >= 0 and over.max() < 0.05
     left = made._source
     steps = (left.step, made.unit / left.step)
     kept, error, size, cross = [], [], [], []
@@ -411,6 +416,8 @@ def test_a_search_that_holds_too_much_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 def test_what_int8_products_gain_is_taken_of_the_faster_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integers, "int8_gain", integers.int8_gain.__wrapped__)
+    # Right on every processor.
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.double() @ b.double()).int())
     for seconds, gain in (((4.0, 6.0, 2.0), 2.0), ((6.0, 3.0, 2.0), 1.5)):
         made: list[torch.Tensor] = []
         given = iter(seconds)

@@ -6,6 +6,7 @@ import fcntl
 import functools
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from effstilts.retrieval import blocks, corpus
 from effstilts.retrieval.corpus import embed_lines, read_lines
 from effstilts.retrieval.embed import Embedded, Embedder, Pooling, embed
 from effstilts.retrieval.mining import mine, neighbourhoods
+from effstilts.store import write_folder
 from effstilts.studies import texts as studies_texts
 from effstilts.synthetic import bucc
 
@@ -119,6 +121,32 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert main(words(texts, "mine")) == 0
     assert sum(calls[3:]) == 40 + 60
     assert (texts / "out.tsv").read_text(encoding="utf-8") == whole and not (texts / "out.tsv.work").exists()
+
+
+@pytest.mark.parametrize("what", ["objects", "another shape"])
+def test_neighbours_that_hold_something_else_are_made_again(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Broken off once they were all found; whole, as their hashes say."""
+    command = words(texts, "mine")
+    assert main(command) == 0
+    whole = (texts / "out.tsv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(studies_texts, "mine", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+    (kept,) = (path for path in texts.glob("out.tsv.work/both-*") if not path.name.endswith("so-far"))
+    arrays = [np.load(kept / f"{i}.npy") for i in range(4)]
+    arrays[1] = arrays[1][:3] if what == "another shape" else np.array([{}] * 3, dtype=object)
+    shutil.rmtree(kept)
+
+    def fill(into: Path) -> None:
+        for i, array in enumerate(arrays):
+            np.save(into / f"{i}.npy", array, allow_pickle=True)
+
+    write_folder(kept, texts / "tmp", fill, {"arrays": 4})
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "made again: " in capsys.readouterr().err and (texts / "out.tsv").read_bytes() == whole
 
 
 def test_killed_while_the_work_folder_goes(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,10 @@ def test_integer_products_bound_the_true_ones(kind: str, dim: int, seed: int) ->
         assert np.median(bound - truth) < 0.05 * spread, "a bound that is loose excludes nothing"
 
 
+needs_int8 = pytest.mark.skipif(not integers.int8_gain(), reason="this processor's int8 products are wrong")
+
+
+@needs_int8
 def test_int8_at_full_tile_size(monkeypatch: Any) -> None:
     """Several panels and tiles of 256 dimensions, both directions; the rows that fail are those with too many ties."""
     generator = np.random.default_rng(0)
@@ -174,6 +178,7 @@ def test_int8_at_full_tile_size(monkeypatch: Any) -> None:
     assert exact[0].indices[0].tolist() == [1000, 1001, 1002, 1003]
 
 
+@needs_int8
 def test_int8_gives_up_where_it_tells_too_little_apart() -> None:
     """Three clusters whose vectors differ by less than a code's step."""
     generator = np.random.default_rng(0)
@@ -221,6 +226,7 @@ def test_pairs_that_fit_no_integer_go_another_way(monkeypatch: Any) -> None:
 def test_int8_is_taken_where_its_products_are_right_and_faster(monkeypatch: Any) -> None:
     x = np.broadcast_to(np.float32(0), (1 << 15, 256))
     monkeypatch.setattr("effstilts.model.packed.bf16_gain", lambda: 2.0)
+    monkeypatch.setattr(neighbours, "_device", lambda: "cpu")
     for gain, taken in ((1.9, ["int8", "bf16"]), (1.2, ["bf16"])):
         monkeypatch.setattr(integers, "int8_gain", lambda gain=gain: gain)
         assert neighbours._ways("auto", x, x, 4) == taken
@@ -237,6 +243,7 @@ def test_int8_is_taken_where_its_products_are_right_and_faster(monkeypatch: Any)
     right = torch._int_mm
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: right(a, b).clamp(max=2**22))
     assert integers.int8_gain() == 0, "sums that overflow are found out"
+    assert neighbours._ways("int8", x, x, 4) == [], "and not made"
     integers.int8_gain.cache_clear()
 
 

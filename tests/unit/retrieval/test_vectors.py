@@ -393,6 +393,22 @@ def test_ranks_know_how_many_rows_are_theirs(total: int, world: int) -> None:
     ]
 
 
+def test_a_finished_folder_is_announced_by_one_rank(
+    encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(encoder, tmp_path / "model")
+    (tmp_path / "a.txt").write_text("\n".join(SENTENCES[:10]), encoding="utf-8")
+    words = ["embed", str(tmp_path / "a.txt"), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    words += ["--shard-rows", "5", "--layers", "1", "--quiet", "--offline", "--precision", "fp32"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = []
+    for rank in (0, 1, 1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        assert main(words) == 0
+        said.append(capsys.readouterr().out.count("layer1-mean"))
+    assert said == [0, 1, 0, 1], "the rank that merges, and of a finished folder rank 0"
+
+
 def test_texts_are_told_apart_by_their_lines_too() -> None:
     """Also those with halves of a surrogate pair, as JSON can hold them."""
     import effstilts.retrieval.vectors as module
