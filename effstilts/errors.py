@@ -81,6 +81,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def said_by(error: BaseException) -> list[str]:
+    """What a library's error says, line by line; its type where it says nothing."""
+    return str(error).strip().splitlines() or [type(error).__name__]
+
+
 def say(line: str) -> None:
     """On stderr, unless another process of the launch says it."""
     rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")

@@ -10,7 +10,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from effstilts.errors import RecipeError, did_you_mean
+from effstilts.errors import RecipeError, did_you_mean, said_by
 
 MAX_NODES = 100_000  # aliases expanded
 MAX_WRITTEN = 10_000  # values and keys as they stand in the text: some tenths of a second
@@ -32,8 +32,7 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = "it is nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", None)
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RecipeError(f"{where}{line}: not valid YAML: {problem or first}") from error
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem or said_by(error)[0]}") from error
     budget = MAX_NODES
     waiting = [tree]
     while waiting:

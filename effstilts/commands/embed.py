@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from effstilts.commands.places import Places
+from effstilts.commands.places import Places, too_short
 from effstilts.errors import DataError, RecipeError
 
 
@@ -112,10 +112,11 @@ class Embed(Places):
         names = [path.name for path in self.files]
         if len(set(names)) < len(names):
             raise RecipeError("two files have one name: their vectors would share a folder; embed them separately")
-        # Two tokens are <s> and </s>.
-        for name, least in (("max_length", 3), ("batch_tokens", 1), ("shard_rows", 1)):
-            if getattr(self, name) < least and (name, self.max_length) != ("max_length", 0):
-                raise RecipeError(f"--{name.replace('_', '-')} must be at least {least}")
+        if too_short(self.max_length):
+            raise RecipeError("--max-length must be at least 3")
+        for name in ("batch_tokens", "shard_rows"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"--{name.replace('_', '-')} must be at least 1")
 
 
 def _count_lines(path: Path) -> int:

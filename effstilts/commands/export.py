@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from effstilts.commands.places import Places
+from effstilts.commands.places import Places, too_short
 from effstilts.errors import ModelError, RecipeError, StoreError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Export(Places):
                 "take sentence-transformers"
             )
         self.form = self.form or ("transformers" if self.target else "sentence-transformers")
-        if self.layer < -1 or (self.max_length and self.max_length < 3):
+        if self.layer < -1 or too_short(self.max_length):
             raise RecipeError("--layer is counted from 0, the embedding output; --max-length is 3 or more")
         name, store = self.run, Store(self.store)
         if (self.arm or self.seed >= 0) and name not in store.run_names():

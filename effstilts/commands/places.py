@@ -32,6 +32,11 @@ def world_size() -> int:
         raise RecipeError(f"WORLD_SIZE of the launcher is no whole number: {text!r}") from error
 
 
+def too_short(max_length: int) -> bool:
+    """Whether a length in tokens that a command asks for leaves none beside <s> and </s>; 0 asks for the model's own."""
+    return max_length != 0 and max_length < 3
+
+
 @dataclass
 class Places:
     """Where things are."""

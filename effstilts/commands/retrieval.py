@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from effstilts.commands.places import DataPlaces, Places
+from effstilts.commands.places import DataPlaces, Places, too_short
 from effstilts.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class TextOptions(Places):
 
         if not self.model:
             raise RecipeError("say which model makes the vectors: --model FOLDER, HUB_ID, package:NAME or RUN:ARM")
-        if (self.max_length and self.max_length < 3) or self.batch_tokens < 1:
+        if too_short(self.max_length) or self.batch_tokens < 1:
             raise RecipeError("--max-length must be 3 or more, --batch-tokens 1 or more")
         for name, path in inputs.items():
             if path == Path():
@@ -63,8 +63,7 @@ class TextOptions(Places):
         if self.layer < -1:
             raise RecipeError(f"--layer {self.layer}: layers are counted from 0, the embedding output")
         settings = named.asked(self.layer, self.pooling, self.special_tokens)
-        length = self.max_length or named.max_length
-        return Job(named, settings, length, self.batch_tokens, out, Log(quiet=self.quiet))
+        return Job(named, settings, self.max_length or named.max_length, self.batch_tokens, out, Log(quiet=self.quiet))
 
 
 @dataclass

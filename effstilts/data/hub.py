@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from effstilts.data.readers import Row
-from effstilts.errors import DataError, MissingDependencyError
+from effstilts.errors import DataError, MissingDependencyError, said_by
 from effstilts.tasks.task import Hub, SplitName, Task
 
 ENVIRONMENT = "EFFSTILTS_DATA"
@@ -209,7 +209,7 @@ def _table(task: Task, hub: Hub, split: SplitName, language: str, offline: bool,
     except DataError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = said_by(error)[0]
         raise DataError(
             f"{task.name}: the hub set {hub.id} ({name or 'default'}, {hub_split}) cannot be loaded: {first}; "
             f"or put its official files into the folder of {ENVIRONMENT}"

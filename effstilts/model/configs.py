@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from effstilts.errors import ModelError, did_you_mean
+from effstilts.errors import ModelError, did_you_mean, said_by
 from effstilts.model.encoder import Encoder
 from effstilts.model.quiet import quiet_transformers
 
@@ -109,5 +109,4 @@ def _said(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"transformers knows no {error}"
     # Of a field's own check the last line says what is wrong.
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip().removeprefix("TypeError: ")
+    return said_by(error)[-1].strip().removeprefix("TypeError: ")

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from effstilts.errors import ModelError
+from effstilts.errors import ModelError, said_by
 
 MAX_DOCUMENT = 4 << 20  # bytes of a config; those that are known have a few KB
 MAX_TOKENIZER = 256 << 20  # bytes of tokenizer.json; XLM-R's has 9 MB, Gemma's 33
@@ -158,4 +158,4 @@ def read_document(path: Path, most: int = MAX_DOCUMENT) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return said_by(error)[0][:200]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effstilts.errors import ModelError
+from effstilts.errors import ModelError, said_by
 from effstilts.model.configs import check_encoder, check_runs, config_of, untrained
 from effstilts.model.encoder import Encoder
 from effstilts.model.files import check_documents, check_folder, check_size, tensor_sizes
@@ -66,7 +66,7 @@ def load(name: str, revision: str = "", offline: bool = False) -> Encoder:
             raise ModelError(_cannot_load(source, error, local, offline)) from error
         except Exception as error:
             # safetensors raises an exception type of its own for a broken file, transformers for a misfit shape.
-            raise ModelError(f"cannot load {source}: {_first_line(error)}") from error
+            raise ModelError(f"cannot load {source}: {said_by(error)[0]}") from error
     missing = sorted(k for k in info["missing_keys"] if "pooler" not in k and "position_ids" not in k)
     if missing or info.get("mismatched_keys"):
         names = missing or sorted(str(k) for k in info["mismatched_keys"])
@@ -277,10 +277,6 @@ def _of_tokenizer(folder: Path) -> list[Path]:
 
 def _cannot_load(source: str, error: Exception, local: bool, offline: bool) -> str:
     if local:
-        return f"cannot load the model folder {source}: {_first_line(error)}"
-    why = "this run is offline and it is not in the cache" if offline else _first_line(error)
+        return f"cannot load the model folder {source}: {said_by(error)[0]}"
+    why = "this run is offline and it is not in the cache" if offline else said_by(error)[0]
     return f"cannot load {source!r}: it is no folder here, and as a hub id: {why}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

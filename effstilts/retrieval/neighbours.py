@@ -111,7 +111,7 @@ def _scan(
 
 
 def _ways(method: Method, queries: NDArray[Any], database: NDArray[Any], count: int) -> list[Method]:
-    if method == "int8" and _device() == "cpu" and not integers.int8_gain():
+    if method == "int8" and not integers.int8_gain():
         return []  # this processor's int8 products are wrong
     if method != "auto":
         return [method] if method != "faiss" else []

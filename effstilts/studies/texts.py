@@ -161,7 +161,7 @@ def _kept(
             job.log.warn(f"made again: {error}")
             shutil.rmtree(folder)
     found = find(keep)
-    write_folder(folder, job.work / "tmp", lambda into: blocks.write_arrays(into, found), {"arrays": 2 * len(found)})
+    write_folder(folder, job.work / "tmp", lambda into: blocks.write_arrays(into, found), {})
     shutil.rmtree(keep.folder, ignore_errors=True)
     return found
 

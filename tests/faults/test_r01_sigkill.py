@@ -109,15 +109,18 @@ def test_killed_at_each_named_point(
     figures.update(killed.figures())
 
 
+def two_ranks(driver: Driver, folder: Path, engine: str) -> Killed:
+    pytest.importorskip("deepspeed")
+    sets = [f"engine.config={engine}"]
+    return Killed(driver, Quiet(driver, folder, "full", 2, *sets), folder / "killed", 2, *sets)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_ranks_of_zero(
     driver: Driver, tmp_path: Path, engine: str, amount: Amount, figures: dict[str, Any]
 ) -> None:
-    pytest.importorskip("deepspeed")
     in_fast_form(engine == "zero2", amount)
-    sets = [f"engine.config={engine}"]
-    quiet = Quiet(driver, tmp_path, "full", 2, *sets)
-    killed = Killed(driver, quiet, tmp_path / "killed", 2, *sets)
+    killed = two_ranks(driver, tmp_path, engine)
     killed.at_moments(random.Random(2), amount(1, 200))
     killed.finish()
     figures.update(killed.figures())
@@ -127,14 +130,12 @@ def test_two_ranks_of_zero(
 def test_two_ranks_of_zero_at_each_named_point(
     driver: Driver, tmp_path: Path, engine: str, amount: Amount, figures: dict[str, Any]
 ) -> None:
-    pytest.importorskip("deepspeed")
     in_fast_form(False, amount)
-    sets = [f"engine.config={engine}"]
-    quiet = Quiet(driver, tmp_path, "full", 2, *sets)
-    killed = Killed(driver, quiet, tmp_path / "killed", 2, *sets)
-    assert len(quiet.passed) >= len(POINTS) - 2
-    for point in quiet.passed:
-        for count in spread(quiet.passed[point], 3):
+    killed = two_ranks(driver, tmp_path, engine)
+    passed = killed.quiet.passed
+    assert len(passed) >= len(POINTS) - 2
+    for point in passed:
+        for count in spread(passed[point], 3):
             killed.at_point(point, count)
             killed.finish()
     figures.update(killed.figures())
