@@ -33,7 +33,7 @@ def world_size() -> int:
 
 
 def too_short(max_length: int) -> bool:
-    """Whether a length in tokens that a command asks for leaves none beside <s> and </s>; 0 asks for the model's own."""
+    """Whether a length that a command asks for leaves no token beside <s> and </s>; 0 asks for the model's own."""
     return max_length != 0 and max_length < 3
 
 
