@@ -21,8 +21,10 @@ def test_steps_come_by_what_they_tell_each_after_its_inputs(tiny_recipe: Path, t
     assert all(place[before.name] < place[step.name] for step in order for before in step.inputs)
     cells = sorted(graph.cells, key=lambda cell: place[cell.step.name])
     told = list(dict.fromkeys((cell.seed, cell.arm, cell.section) for cell in cells))
-    of_one_seed = [("baseline", "retrieval"), ("baseline", "target"), ("nli", "retrieval"), ("nli", "target")]
-    assert told == [(seed, *place) for seed in (1, 2) for place in of_one_seed]
+    stages = [("baseline", "retrieval"), ("baseline", "target"), ("nli", "retrieval"), ("nli", "target")]
+    assert told == [(seed, *stage) for stage in stages for seed in (1, 2)]
+    last = [(cell.task, cell.seed) for cell in cells if (cell.arm, cell.section) == ("nli", "target")]
+    assert list(dict.fromkeys(last)) == [(task, seed) for task in dict.fromkeys(t for t, _ in last) for seed in (1, 2)]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ class Run(RecipeChoice):
     """Print the table alone."""
     budget: Annotated[float, tyro.conf.arg(metavar="HOURS")] = 0.0
     """Stop after so many hours and print the part of the table that is there; the baseline and retrieval come first,
-    then one target after the other. The same command goes on where this one stopped."""
+    then one target after the other, each in all seeds. The same command goes on where this one stopped."""
     local_rank: Annotated[int, tyro.conf.arg(name="local_rank")] = -1
     """Given by launchers; read from the environment as well."""
 

@@ -1,8 +1,8 @@
 """A run within a number of hours: the most informative cells first, then an end that loses nothing.
 
-Of each seed in turn: the first arm, which the others are compared with, in retrieval and on every target; then the
-other arms' retrieval, which needs no target training; then the targets, all arms on one before the next. What is left
-out when time is up is thus whole columns and seeds, not scattered cells.
+The first arm, which the others are compared with, in retrieval and on every target; then the other arms' retrieval,
+which needs no target training; then the targets, all arms on one before the next. Each of these in all seeds before
+what follows: a number without its spread says little. What is left out when time is up is thus whole columns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def by_information(graph: Graph) -> list[Step]:
     def rank(cell: Cell) -> tuple[int, ...]:
         first, retrieved = cell.arm == arms[0], cell.section == "retrieval"
         stage = (0 if retrieved else 1) if first else (2 if retrieved else 3)
-        return seeds.index(cell.seed), stage, tasks.index(cell.task), arms.index(cell.arm)
+        seed, task, arm = seeds.index(cell.seed), tasks.index(cell.task), arms.index(cell.arm)
+        return (stage, task, seed, arm) if stage == 3 else (stage, seed, task, arm)
 
     found: dict[str, Step] = {}
 
