@@ -28,7 +28,7 @@ def floor(count: int, dim: int) -> dict[str, Any]:
         "products": count**2,
         "bytes read at least": 2 * count * dim * 4,
         "rates in 1e9 operations a second": {name: round(value, 1) for name, value in rates.items()},
-        "seconds": {name: round(2 * count**2 * dim / value / 1e9, 3) for name, value in rates.items()},
+        "seconds": {name: float(f"{2 * count**2 * dim / value / 1e9:.4g}") for name, value in rates.items()},
     }
 
 

@@ -77,8 +77,9 @@ def main() -> None:
             "note": options.note,
         }
     }
-    if options.keep:
-        record = {**json.loads(options.out.with_suffix(".json").read_text(encoding="utf-8")), **record}
+    there = options.out.with_suffix(".json")
+    if options.keep and there.exists():
+        record = {**json.loads(there.read_text(encoding="utf-8")), **record}
     for part in options.parts:
         print(f"{part} ({clock.left():.0f} s left)", file=sys.stderr, flush=True)
         load = [round(value, 1) for value in os.getloadavg()]

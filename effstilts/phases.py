@@ -394,7 +394,7 @@ def retrieve(bench: Workbench, step: Step) -> None:
         lines = "".join(f"{line}\n" for line in outcome.predictions)
         (folder / f"{step.split}-{part.language}.{outcome.form}").write_text(lines, encoding="utf-8")
 
-    if odd := passed_over(outcome, min(length, opened.max_length)):
+    if odd := passed_over(outcome, min(length, opened.max_length), settings):
         bench.log.warn(f"{step.label}: {odd}")
     facts = {
         "label": step.label,

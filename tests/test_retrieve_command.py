@@ -83,6 +83,25 @@ def test_what_was_measured_is_shown_if_a_later_model_cannot_be_read(
     assert "tiny:nli" in shown.out and "did you mean 'nli'" in shown.err
 
 
+def test_what_was_measured_is_shown_if_a_later_language_cannot_be_read(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, _ = trained
+    folder = tmp_path / "data" / "xtreme" / "tatoeba"
+    folder.mkdir(parents=True)
+    for code, foreign in (("ara", "a\nb\nc\n"), ("deu", "a\nb\n")):
+        (folder / f"{code}-eng.{code}").write_text(foreign)
+        (folder / f"{code}-eng.eng").write_text("a\nb\nc\n")
+    capsys.readouterr()
+    words = ["retrieve", "tiny:nli", "--languages", "ar,de", "--store", str(store), "--data", str(tmp_path / "data")]
+    words += ["--offline", "--picture", "none", "--margin", "ratio", "--k", "9"]
+    assert main(words) == 3
+    shown = capsys.readouterr()
+    assert "tatoeba: accuracy, test set" in shown.out and "ar" in shown.out and " de" not in shown.out
+    assert "tiny:nli, tatoeba de: " in shown.err and "Traceback" not in shown.err
+    assert "tatoeba ar: 9 neighbours are asked, of a side's 3: all count" in shown.err
+
+
 def test_an_arm_is_exported_with_its_adapter_merged(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     store, _ = trained
     words = ["export", "tiny", str(tmp_path / "out"), "--arm", "lora", "--store", str(store), "--offline"]

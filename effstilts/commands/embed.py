@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ import tyro
 
 from effstilts.commands.places import Places, too_short
 from effstilts.errors import DataError, RecipeError
+
+# Of a manifest, and what is said of it.
+_NOTED = {"blank": "blank", "truncated": "truncated", "zero": "with a vector of zeros, which has no direction"}
 
 
 @dataclass(kw_only=True)
@@ -94,6 +98,7 @@ class Embed(Places):
                     rank=Rank(launch.rank, launch.world),
                     log=log,
                     total=total,
+                    name=functools.partial(_line, path),
                 )
                 if made is None:
                     log.say(f"{path}: this rank's share is done; the last rank to finish writes the arrays")
@@ -102,7 +107,7 @@ class Embed(Places):
                     continue  # another rank says so: the one that merged, or of a finished folder rank 0
                 facts = made.manifest
                 size = f"{facts['sentences']} x {facts['dimensions']} {facts['dtype']}"
-                notes = [f"{facts[key]} {key}" for key in ("blank", "truncated") if facts[key]]
+                notes = [f"{facts[key]} {what}" for key, what in _NOTED.items() if facts.get(key)]
                 print(f"{made.folder}: {', '.join(made.names)}; {', '.join([size, embedder.precision, *notes])}")
         return 0
 
@@ -117,6 +122,10 @@ class Embed(Places):
         for name in ("batch_tokens", "shard_rows"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _line(path: Path, row: int) -> str:
+    return f"{path}:{row + 1}: the line"
 
 
 def _count_lines(path: Path) -> int:

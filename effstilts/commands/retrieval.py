@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from effstilts.studies.texts import Job
 
 
+_SHORT = {"bucc": "bucc2018"}
+
+
 @dataclass
 class TextOptions(Places):
     """How texts become vectors."""
@@ -29,23 +32,29 @@ class TextOptions(Places):
     """Hidden state, 0 is the embedding output; -1: the run's own, a sentence-transformers model's last, else two
     thirds of the depth (8 of 12, 14 of 24)."""
     pooling: Literal["", "mean", "cls", "weighted"] = ""
-    """Mean over the tokens, or the first one; default: the run's or the sentence-transformers model's, else mean."""
+    """Mean over the tokens, the first one (cls), or the mean weighted by the token's place; default: the run's or the
+    sentence-transformers model's, else mean."""
     special_tokens: bool = True
     """Whether the mean counts <s> and </s>; a run that left them out leaves them out here."""
     max_length: int = 0
     """Tokens of a line that are read; longer lines are cut and counted. 0: a sentence-transformers model's own, else
     512."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What vectors are computed in. auto: bf16 where a matrix product is at least 1.3 times as fast in it; the result's
+    line names it."""
     batch_tokens: int = 16384
     """Tokens of a batch: memory against speed."""
     offline: bool = False
     """Never touch the network."""
     quiet: bool = False
-    """Say nothing but errors."""
+    """No progress and no warnings: errors and the result's line alone."""
 
     def job(self, inputs: Mapping[str, Path], out: Path) -> Job:
         """RecipeError, DataError or ModelError before anything is read. inputs: what each text file is called."""
         from effstilts.engine.plain import default_device
         from effstilts.log import Log
+        from effstilts.model.packed import resolve_precision
+        from effstilts.retrieval.evaluate import poolings
         from effstilts.store import Store
         from effstilts.studies.texts import Job, check_texts
         from effstilts.studies.trained import open_named
@@ -62,17 +71,19 @@ class TextOptions(Places):
         named.encoder.to(default_device())
         if self.layer < -1:
             raise RecipeError(f"--layer {self.layer}: layers are counted from 0, the embedding output")
-        settings = named.asked(self.layer, self.pooling, self.special_tokens)
-        return Job(named, settings, self.max_length or named.max_length, self.batch_tokens, out, Log(quiet=self.quiet))
+        (pooling,) = poolings(named.encoder, named.asked(self.layer, self.pooling, self.special_tokens))
+        precision = resolve_precision(self.precision, named.encoder.device)
+        length = self.max_length or named.max_length
+        return Job(named, pooling, precision, length, self.batch_tokens, out, Log(quiet=self.quiet))
 
 
 @dataclass
 class Mine(TextOptions):
     """Find translations in two text files of any size: TSV of score, source line, target line and both texts."""
 
-    source: Annotated[Path, tyro.conf.Positional] = Path()
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = Path()
     """Text file, a sentence a line (plain, .gz or .bz2)."""
-    target: Annotated[Path, tyro.conf.Positional] = Path()
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")] = Path()
     """Text file in the other language."""
     out: Path = Path("pairs.tsv")
     """Written aside and renamed at the end; an interrupted run goes on from OUT.work."""
@@ -100,20 +111,31 @@ class Mine(TextOptions):
 class Search(TextOptions):
     """Find the nearest sentences: TSV of query line, rank, cosine, corpus line and the corpus' text."""
 
-    queries: Annotated[Path, tyro.conf.Positional] = Path()
+    queries: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERIES")] = Path()
     """Text file, a query a line."""
-    corpus: Annotated[Path, tyro.conf.Positional] = Path()
+    corpus: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")] = Path()
     """Text file that is searched, a sentence a line; equal ones count once."""
     out: Path = Path("nearest.tsv")
     """Written aside and renamed at the end; an interrupted run goes on from OUT.work."""
     k: int = 5
     """Sentences found for each query."""
+    index: Literal["exact", "ivf", "hnsw", "sq", "pq"] = "exact"
+    """For a corpus that an exact search is too slow for: an inverted file (ivf), a graph (hnsw), or an inverted file of
+    8-bit (sq) or product-quantised (pq) vectors. What share of the exact result it finds is measured and printed."""
+    probe: int = 16
+    """Cells of an inverted file that are looked into: recall against speed."""
+    effort: int = 64
+    """The same of hnsw: candidates that are kept (efSearch)."""
 
     def execute(self) -> int:
+        from effstilts.retrieval.approximate import IndexSpec
         from effstilts.studies.texts import search_files
 
+        if self.probe < 1 or self.effort < 1:
+            raise RecipeError("--probe and --effort are 1 or more")
+        spec = None if self.index == "exact" else IndexSpec(self.index, probe=self.probe, effort=self.effort)
         job = self.job({"QUERIES": self.queries, "CORPUS": self.corpus}, self.out)
-        print(search_files(job, self.queries, self.corpus, self.k))
+        print(search_files(job, self.queries, self.corpus, self.k, spec))
         return 0
 
 
@@ -124,7 +146,7 @@ class Retrieve(DataPlaces, Places):
     models: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Folders in Hugging Face format, hub ids, package:NAME, or RUN:ARM of the store."""
     tasks: str = "tatoeba"
-    """Task names, separated by commas: tatoeba,bucc2018."""
+    """Task names, separated by commas: tatoeba,bucc2018; bucc is short for the latter."""
     languages: str = ""
     """Language codes, separated by commas; default: all that the data has."""
     layers: str = ""
@@ -141,6 +163,8 @@ class Retrieve(DataPlaces, Places):
     """Default: the run's, else cosine for aligned sentences, ratio for mining."""
     k: int = 0
     """Neighbours of the margin; 0: the run's, else 4."""
+    mode: Literal["", "max", "forward", "backward", "intersection"] = ""
+    """Which pairs mining extracts: see `effstilts mine`. Default: the run's, else max."""
     space: Literal["", "none", "centre", "language_mean", "whiten"] = ""
     """What is taken from the vectors first, fitted on the compared sentences without labels; default: the run's, else
     none."""
@@ -152,12 +176,16 @@ class Retrieve(DataPlaces, Places):
     """File that ends in .png, .svg or .pdf, with the numbers in a .json beside it; none: neither."""
     batch_tokens: int = 16384
     """Tokens of a batch: memory against speed."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """What vectors are computed in; auto: bf16 where it is faster. Near-ties may fall otherwise in bf16."""
     quiet: bool = False
     """Print the table alone."""
 
     def execute(self) -> int:
         from effstilts.data.sources import DataConfig
+        from effstilts.engine.plain import default_device
         from effstilts.log import Log
+        from effstilts.model.packed import resolve_precision
         from effstilts.store import Store
         from effstilts.studies import picture, retrieval
         from effstilts.studies.trained import open_named
@@ -182,20 +210,25 @@ class Retrieve(DataPlaces, Places):
             ("layer", self.layer, -1),
             ("margin", self.margin, ""),
             ("neighbours", self.k, 0),
+            ("mode", self.mode, ""),
             ("space", self.space, ""),
             ("rows", self.rows, -1),
         ]
         asked |= {name: value for name, value, unset in options if value != unset}
-        wanted = retrieval.Wanted(_words(self.tasks), _words(self.languages), _layers(self.layers), hows, asked)
+        precision = resolve_precision(self.precision, default_device())
+        tasks = tuple(_SHORT.get(name, name) for name in _words(self.tasks))
+        wanted = retrieval.Wanted(tasks, _words(self.languages), _layers(self.layers), hows, asked, precision)
         log = Log(quiet=self.quiet)
         store = Store(self.store)
         bench = Workbench(store, DataConfig(self.root(), "auto", self.offline), log, {})
         cells: list[dict[str, Any]] = []
         try:
             for name in dict.fromkeys(self.models):
-                cells += retrieval.measure(open_named(name, store, self.revision, self.offline), wanted, bench, log)
+                named = open_named(name, store, self.revision, self.offline)
+                for cell in retrieval.measure(named, wanted, bench, log):
+                    cells.append(cell)
         finally:
-            # What the models before gave is not lost with one that cannot be read.
+            # What was measured is not lost with a model or a language that cannot be read.
             if cells:
                 print(retrieval.tables(cells))
         if path is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,11 @@ from effstilts.errors import DataError
 from effstilts.retrieval.exact import Floats, Indices, block
 from effstilts.retrieval.neighbours import faiss_module, search
 
+Kind = Literal["ivf", "hnsw", "sq", "pq"]
+
 _ADD_ROWS = 1 << 16
+# A product quantiser of 4 bits has so many centroids, and wants as many vectors.
+_LEAST_PQ = 16
 # faiss asks for 39 training vectors a list or centroid at least, and takes 256 at most.
 _TRAIN_PER_CENTROID = 64
 
@@ -34,12 +38,16 @@ class IndexSpec:
     effort: HNSW's beam (efSearch). codes: bytes of a product-quantised vector, 0: D / 8.
     """
 
-    kind: Literal["ivf", "hnsw", "sq", "pq"] = "ivf"
+    kind: Kind = "ivf"
     lists: int = 0
     probe: int = 16
     links: int = 32
     effort: int = 64
     codes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise DataError(f"no index {self.kind!r}; there are {', '.join(get_args(Kind))}")
 
     def factory(self, vectors: int, dimensions: int) -> str:
         """faiss's index_factory string for so many vectors."""
@@ -50,6 +58,8 @@ class IndexSpec:
             codes = self.codes or max(1, dimensions // 8)
             if dimensions % codes:
                 raise DataError(f"pq: {codes} codes do not divide {dimensions} dimensions")
+            if vectors < _LEAST_PQ:
+                raise DataError(f"pq needs {_LEAST_PQ} vectors or more, there are {vectors}: search them exactly")
             return f"{lists},PQ{codes}x{8 if vectors >= 256 else 4}"
         return f"{lists},SQ8" if self.kind == "sq" else f"{lists},Flat"
 
@@ -66,11 +76,14 @@ class Index:
 
     @classmethod
     def build(cls, database: NDArray[Any], spec: IndexSpec, seed: int = 0) -> Index:
-        """Trains on a sample and adds by blocks; the database may be a memory map."""
+        """Trains on a sample and adds by blocks; the database may be a memory map. DataError for vectors that an index
+        of this kind cannot be made of, or numbers that are not finite."""
         faiss = faiss_module()
         if database.ndim != 2 or not len(database):
             raise DataError(f"an index needs vectors [m, D] and at least one, got {database.shape}")
         count, dimensions = database.shape
+        for start in range(0, count, _ADD_ROWS):
+            _finite(block(database, start, start + _ADD_ROWS), start, "database")
         index = faiss.index_factory(dimensions, spec.factory(count, dimensions), faiss.METRIC_INNER_PRODUCT)
         if hasattr(index, "do_polysemous_training"):
             # Minutes of annealing for a search that nobody asks for.
@@ -97,12 +110,18 @@ class Index:
             inner.hnsw.efSearch = effort
 
     def search(self, queries: NDArray[Any], count: int) -> tuple[Floats, Indices]:
-        """Scores and indices [queries, count]; index -1 where the cells looked into hold too few vectors."""
-        parts = [
-            self.index.search(block(queries, start, start + _ADD_ROWS), count)
-            for start in range(0, len(queries), _ADD_ROWS)
-        ]
-        return np.concatenate([scores for scores, _ in parts]), np.concatenate([found for _, found in parts])
+        """Scores and indices [queries, count]; index -1 where the cells looked into hold too few vectors. DataError for
+        queries of other dimensions or numbers that are not finite, or count below 1."""
+        if queries.ndim != 2 or queries.shape[1] != self.index.d:
+            raise DataError(f"the index has vectors of {self.index.d} dimensions, the queries are {queries.shape}")
+        if count < 1:
+            raise DataError(f"{count} neighbours are asked: at least one is needed")
+        scores, found = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
+        for start in range(0, len(queries), _ADD_ROWS):
+            part = block(queries, start, start + _ADD_ROWS)
+            _finite(part, start, "query")
+            scores[start : start + len(part)], found[start : start + len(part)] = self.index.search(part, count)
+        return scores, found
 
     def save(self, path: Path) -> None:
         """faiss's own file format."""
@@ -110,7 +129,9 @@ class Index:
 
     @classmethod
     def load(cls, path: Path, spec: IndexSpec) -> Index:
-        """DataError if the file is no index."""
+        """DataError if the file is not there or no index."""
+        if not path.is_file():
+            raise DataError(f"no file {path}")
         try:
             return cls(faiss_module().read_index(str(path)), spec)
         except RuntimeError as error:
@@ -129,3 +150,10 @@ def recall(
     first = float((exact[:, 0] == found[:, 0]).mean())
     share = float(np.sum(hits)) / exact.size
     return {"recall": share, "first": first, "count": count, "queries": len(chosen), **asdict(index.spec)}
+
+
+def _finite(vectors: Floats, first: int, name: str) -> None:
+    """vectors: those from number `first` on."""
+    bad = ~np.isfinite(vectors.sum(1, dtype=np.float64))
+    if bad.any():
+        raise DataError(f"{name} vector {first + int(bad.argmax())} (from 0) has numbers that are not finite")

@@ -35,7 +35,7 @@ def tatoeba_accuracy(
     if foreign.shape != english.shape or not len(foreign):
         raise DataError(f"aligned vectors need one shape and a row, got {foreign.shape} and {english.shape}")
     if margin == "absolute":
-        source, target = normalise(foreign), normalise(english)
+        source, target = normalise(foreign, "foreign vector"), normalise(english, "English vector")
         found = search(target, source, 1)[1][:, 0]
         back = search(source, target, 1)[1][:, 0]
     else:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from effstilts.data.text_files import lines_of
 from effstilts.errors import DataError, StoreError
 from effstilts.log import Log
-from effstilts.model.encoder import Encoder
-from effstilts.retrieval.embed import Embedder, Pooling
+from effstilts.retrieval.embed import Embedder
 from effstilts.store import disk_errors, read_signed, signed, sync_file, write_atomic
 
 CHUNK = 2048  # sentences that are embedded at once; what an interruption can lose
@@ -115,26 +114,17 @@ class Vectors:
     over_length: int
 
 
-def embed_lines(
-    encoder: Encoder,
-    lines: Lines,
-    folder: Path,
-    pooling: Pooling,
-    identity: Mapping[str, Any],
-    max_length: int,
-    batch_tokens: int,
-    log: Log,
-) -> Vectors:
+def embed_lines(embedder: Embedder, lines: Lines, folder: Path, identity: Mapping[str, Any], log: Log) -> Vectors:
     """Embeds the lines chunk by chunk into `folder`, or goes on where an earlier call with this identity stopped.
 
-    The state is written after the vectors are on the disk, with their hash, so that every row it counts is whole.
-    DataError names the
-    line whose vector has no direction (zero, or not finite).
+    embedder: entered, of one pooling. The state is written after the vectors are on the disk, with their hash, so that
+    every row it counts is whole. DataError names the line whose vector has no direction (zero, or not finite).
     """
     path, state_path = folder / "vectors.f32", folder / "vectors.json"
-    wanted = {**identity, "rows": len(lines), "dim": encoder.hidden_size}
+    dim = embedder.encoder.hidden_size
+    wanted = {**identity, "rows": len(lines), "dim": dim}
     done, cut, digest = 0, 0, hashlib.sha256()
-    width = encoder.hidden_size * 4
+    width = dim * 4
     try:
         state = read_signed(state_path, "")
         if state["identity"] == wanted:
@@ -147,7 +137,6 @@ def embed_lines(
         disk_errors(path),
         log.progress(len(lines), f"embed {lines.path.name}", done) as progress,
         path.open("r+b" if done else "wb") as file,
-        Embedder(encoder, [pooling], max_length, batch_tokens, "fp32") as embedder,
     ):
         file.truncate(done * width)
         file.seek(done * width)
@@ -169,7 +158,7 @@ def embed_lines(
             state = {"identity": wanted, "done": done, "over_length": cut, "vectors": digest.hexdigest()}
             write_atomic(state_path, signed(state))
             progress.advance(len(sentences))
-    rows = np.memmap(path, "<f4", "r", shape=(len(lines), encoder.hidden_size))
+    rows = np.memmap(path, "<f4", "r", shape=(len(lines), dim))
     return Vectors(rows, cut)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from effstilts.errors import ModelError, RecipeError
 from effstilts.model.encoder import Encoder
+from effstilts.model.packed import Precision
 from effstilts.recipe import How, Retrieval
 from effstilts.retrieval import bucc, candidates
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
@@ -27,7 +28,8 @@ Examples = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Trial:
-    """What is evaluated. examples: the rows of a split; over: the poolings; tune: a threshold is set on dev."""
+    """What is evaluated. examples: the rows of a split; over: the poolings; tune: a threshold is set on dev; precision:
+    what the vectors are computed in."""
 
     encoder: Encoder
     examples: Callable[[SplitName], Examples]
@@ -36,10 +38,12 @@ class Trial:
     max_length: int
     over: Sequence[Pooling]
     tune: bool = False
+    precision: Precision = "fp32"
 
     def sides(self, source: list[str], target: list[str], shared: bool = False) -> Iterator[Sides]:
         """Both sides' vectors, pooling by pooling (see `effstilts.retrieval.sides`)."""
-        return sides(self.encoder, source, target, self.over, self.max_length, self.settings, shared)
+        asked = self.max_length, self.settings, self.precision, shared
+        return sides(self.encoder, source, target, self.over, *asked)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def aligned(trial: Trial) -> Sweep:
                 "repeated": [len(side) - len(set(side)) for side in (foreign, english)],
                 "blank": _blank(foreign + english),
                 "over_length": made.over_length,
-                **_facts(made.pooling, settings, "absolute"),
+                **_facts(made, settings, "absolute"),
             },
         )
     return Sweep(outcomes)
@@ -115,11 +119,11 @@ def mined(trial: Trial) -> Sweep:
     given = bucc.corpora(trial.examples(split), settings.rows)
     found: dict[Pooling, bucc.Scored] = {}
     easy: dict[Pooling, float] = {}
-    cut = 0
+    shared: dict[Pooling, dict[str, Any]] = {}
     for made in trial.sides(given.source.texts, given.target.texts):
         found[made.pooling] = _scored(made, given, settings)
         easy[made.pooling] = bucc.gold_only_accuracy(given, made.source, made.target)
-        cut = made.over_length
+        shared[made.pooling] = {"over_length": made.over_length, **_facts(made, settings, "ratio")}
     tuning = found
     if tune:
         dev = bucc.corpora(trial.examples("dev"), settings.rows)
@@ -147,8 +151,7 @@ def mined(trial: Trial) -> Sweep:
             "sentences": [len(given.source.row_of_id), len(given.target.row_of_id)],
             "repeated": [given.source.repeated, given.target.repeated],
             "blank": _blank(given.source.texts + given.target.texts),
-            "over_length": cut,
-            **_facts(chosen, settings, "ratio"),
+            **shared[chosen],
         }
         if len(among) > 1:
             facts["chosen"] = [[among[i].layer, among[i].how] for i in best.choices]
@@ -178,7 +181,7 @@ def searched(trial: Trial) -> Sweep:
                 "candidates": len(given.candidates),
                 "blank": _blank(given.queries + given.candidates),
                 "over_length": made.over_length,
-                **_facts(made.pooling, trial.settings, "absolute"),
+                **_facts(made, trial.settings, "absolute"),
             },
             "json",
         )
@@ -216,25 +219,29 @@ def _scored(made: Sides, given: bucc.Corpora, settings: Retrieval) -> bucc.Score
     return bucc.scored(mine(near, settings.margin or "ratio", settings.mode), given)
 
 
-def passed_over(outcome: Outcome, max_length: int) -> str:
+def passed_over(outcome: Outcome, max_length: int, settings: Retrieval) -> str:
     """What is odd about the sentences that were scored, for people; empty where nothing is."""
     odd = {
         f"longer than {max_length} tokens and cut": outcome.facts["over_length"],
         "blank, which all have one vector": outcome.facts["blank"],
     }
-    return "; ".join(f"{count:,} sentences are {what}" for what, count in odd.items() if count)
+    told = [f"{count:,} sentences are {what}" for what, count in odd.items() if count]
+    if outcome.facts["margin"] != "absolute" and outcome.facts["neighbours"] < settings.neighbours:
+        told.append(f"{settings.neighbours} neighbours are asked, of a side's {outcome.facts['neighbours']}: all count")
+    return "; ".join(told)
 
 
 def _blank(texts: Sequence[str]) -> int:
     return sum(not text.strip() for text in texts)
 
 
-def _facts(pooling: Pooling, settings: Retrieval, margin: str) -> dict[str, Any]:
+def _facts(made: Sides, settings: Retrieval, margin: str) -> dict[str, Any]:
+    pooling = made.pooling
     return {
         "layer": pooling.layer,
         "pooling": pooling.how,
         "special_tokens": pooling.special_tokens,
         "space": settings.space,
         "margin": settings.margin or margin,
-        "neighbours": settings.neighbours,
+        "neighbours": min(settings.neighbours, len(made.source), len(made.target)),
     }

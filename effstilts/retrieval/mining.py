@@ -78,7 +78,7 @@ def neighbourhoods(source: NDArray[Any], target: NDArray[Any], k: int = 4) -> Ne
         raise DataError(f"mining needs sentences on both sides, got {len(source)} and {len(target)}")
     if k < 1:
         raise DataError(f"a margin needs 1 neighbour or more, got k = {k}")
-    x, y = normalise(np.asarray(source, np.float32)), normalise(np.asarray(target, np.float32))
+    x, y = normalise(source, "source vector"), normalise(target, "target vector")
     forward, backward = both_directions(x, y, k)
     return Neighbourhoods(*forward, *backward)
 

@@ -48,12 +48,17 @@ def faiss_module() -> Any:
     return faiss
 
 
-def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows at length 1 (L2). DataError for a row without direction or with numbers that are not finite."""
+def normalise(vectors: NDArray[Any], name: str = "vector") -> Floats:
+    """Rows at length 1 (L2), in float32 whatever they come in. DataError for a row without direction or with numbers
+    that are not finite; name: what a row is called there."""
+    vectors = np.asarray(vectors, np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = ~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
     if bad.any():
-        raise DataError(f"vector {int(np.flatnonzero(bad)[0])} has no direction: its length is {norms[bad][0, 0]}")
+        row = int(np.flatnonzero(bad)[0])
+        if not np.isfinite(vectors[row]).all():
+            raise DataError(f"{name} {row} (from 0) has numbers that are not finite")
+        raise DataError(f"{name} {row} (from 0) has no direction: its length is {norms[row, 0]}")
     return np.ascontiguousarray(vectors / norms, dtype=np.float32)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effstilts.model.encoder import Encoder
+from effstilts.model.packed import Precision
 from effstilts.recipe import Retrieval
 from effstilts.retrieval.embed import Embedded, Embedder, Pooling
 from effstilts.retrieval.spaces import into_space
@@ -42,7 +43,7 @@ class _Last:
         """The texts' vectors for each pooling of the embedder, from the last call where that was the same."""
         same = self._encoder is not None and self._encoder() is embedder.encoder
         if not same or self._key != (key, texts):
-            self._embedded = embedder(texts)
+            self._embedded = embedder(texts, name="target sentence {} (from 0)".format)
             self._encoder, self._key = weakref.ref(embedder.encoder), (key, texts)
         return self._embedded
 
@@ -57,6 +58,7 @@ def sides(
     over: Sequence[Pooling],
     max_length: int,
     settings: Retrieval,
+    precision: Precision = "fp32",
     shared: bool = False,
 ) -> Iterator[Sides]:
     """Both sides in each pooling. shared: the next call may have the same targets."""
@@ -64,8 +66,9 @@ def sides(
     together = max(1, _VECTOR_BYTES // max(row, 1))
     for start in range(0, len(over), together):
         part = list(over[start : start + together])
-        with Embedder(encoder, part, max_length, settings.batch_tokens, "fp32") as embedder:
-            ours = embedder(source)
-            theirs = _LAST.embedded(embedder, target, (part, max_length)) if shared else embedder(target)
+        with Embedder(encoder, part, max_length, settings.batch_tokens, precision) as embedder:
+            ours = embedder(source, name="source sentence {} (from 0)".format)
+            last = _LAST if shared else _Last()
+            theirs = last.embedded(embedder, target, (part, max_length, embedder.precision))
         for pooling, x, y in zip(part, ours.vectors, theirs.vectors, strict=True):
             yield Sides(pooling, *into_space(x, y, settings.space), ours.truncated + theirs.truncated)

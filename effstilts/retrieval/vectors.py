@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from effstilts.errors import DataError, StoreError
 from effstilts.log import Log, Progress
 from effstilts.model.packed import Precision
-from effstilts.retrieval.embed import Embedder
+from effstilts.retrieval.embed import Embedder, Pooling
 from effstilts.store import (
     DAMAGE,
     disk_errors,
@@ -60,8 +60,8 @@ class Rank:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A finished folder. manifest: sentences, dimensions, dtype, arrays, truncated, blank, tokens, text, job. merged:
-    whether the call that gave this has put it together."""
+    """A finished folder. manifest: sentences, dimensions, dtype, arrays, truncated, blank, zero (those with a vector of
+    zeros), tokens, text, job. merged: whether the call that gave this has put it together."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -124,12 +124,13 @@ def embed_to(
     rank: Rank = Rank(),
     log: Log | None = None,
     total: int = 0,
+    name: Callable[[int], str] = "sentence {} (from 0)".format,
 ) -> Vectors | None:
     """Embeds a stream of sentences into `folder`, going on where an earlier run stopped.
 
     embedder: entered. model: what identifies the encoder (`model.encoder.fingerprint`). total: sentences, for the time
-    left. None: this rank's share is done and other ranks' is not. StoreError if the folder holds vectors of other
-    settings, DataError if there is no sentence.
+    left. name: of a sentence, for messages. None: this rank's share is done and other ranks' is not. StoreError if the
+    folder holds vectors of other settings, DataError if there is no sentence.
     """
     log = log or Log(quiet=True)
     job = {
@@ -154,7 +155,7 @@ def embed_to(
             texts.append(_text_hash(part))
             if number % rank.world == rank.index and not done:
                 path = _shard_path(folder, number)
-                _make_shard(path, number * shard_rows, part, texts[number], embedder, dtype, progress)
+                _make_shard(path, number * shard_rows, part, texts[number], embedder, dtype, progress, name)
     if not texts:
         raise DataError(f"there is no sentence to embed into {folder}")
     with disk_errors(folder), _locked(folder / WHOLE, fcntl.LOCK_EX):
@@ -171,7 +172,14 @@ def begun_precision(folders: Iterable[Path]) -> Precision | None:
 
 
 def _make_shard(
-    path: Path, first: int, part: list[str], text_hash: str, embedder: Embedder, dtype: Dtype, progress: Progress
+    path: Path,
+    first: int,
+    part: list[str],
+    text_hash: str,
+    embedder: Embedder,
+    dtype: Dtype,
+    progress: Progress,
+    name: Callable[[int], str],
 ) -> None:
     """Embeds the sentences from `first` on into a shard, unless it is there."""
     from safetensors.numpy import save_file
@@ -180,11 +188,12 @@ def _make_shard(
         progress.start += len(part)
         progress.advance(len(part))
         return
-    embedded = embedder(part, progress.advance, lambda row: f"sentence {first + row} (from 0)")
-    arrays = {}
+    embedded = embedder(part, progress.advance, lambda row: name(first + row))
+    arrays, zero = {}, np.zeros(len(part), bool)
     for pooling, values in zip(embedder.poolings, embedded.vectors, strict=True):
         with np.errstate(over="ignore"):
             arrays[pooling.name] = np.ascontiguousarray(values.astype(dtype))
+        zero |= ~arrays[pooling.name].any(1)
         if dtype == "float16" and not np.isfinite(arrays[pooling.name]).all():
             raise DataError(f"{pooling.name} has numbers beyond float16's 65504: use --dtype float32")
     facts = {
@@ -193,6 +202,7 @@ def _make_shard(
         "tokens": int(embedded.lengths.sum()),
         "truncated": embedded.truncated,
         "blank": sum(not sentence.strip() for sentence in part),
+        "zero": int(zero.sum()),
         "arrays": {name: _array_hash(array) for name, array in arrays.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +241,7 @@ def _merge(folder: Path, job: Mapping[str, Any], texts: list[str], embedder: Emb
                     into.write(np.ascontiguousarray(file.get_tensor(pooling.name)).data)
         arrays[pooling.name] = {**asdict(pooling), "sha256": file_hash(final)}
     sync_folder(folder)
-    totals = {key: sum(facts[key] for facts in shards) for key in ("tokens", "truncated", "blank")}
+    totals = {key: sum(facts.get(key, 0) for facts in shards) for key in ("tokens", "truncated", "blank", "zero")}
     manifest = {
         "sentences": sentences,
         "dimensions": embedder.encoder.hidden_size,
@@ -269,12 +279,25 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
         except FileNotFoundError:
             write_atomic(path, signed(job))
             return
-    differ = [key for key in job if there.get(key) != job[key]]
+        differ = [key for key in job if there.get(key) != job[key]]
+        if differ and not (folder / MANIFEST).exists() and not any((folder / "shards").glob("*.safetensors")):
+            write_atomic(path, signed(job))  # a start that made nothing
+            return
     if differ:
-        what = ", ".join(f"{key} {there.get(key)!r} there, {job[key]!r} asked" for key in differ if key != "model")
+        what = ", ".join(
+            f"{key} {_shown(there.get(key))} there, {_shown(job[key])} asked" for key in differ if key != "model"
+        )
         kept, asked = ({**dict(of.get("model", {})), "numerics": None} for of in (there, job))
         other = "a version of effstilts with other numbers" if kept == asked else "another model"
         raise StoreError(f"{folder} holds vectors of {what or other}: choose another folder or delete it")
+
+
+def _shown(value: Any) -> str:
+    """A setting for people: poolings by their names."""
+    with contextlib.suppress(TypeError):
+        if isinstance(value, list):
+            return ", ".join(Pooling(**pooling).name for pooling in value)
+    return repr(value)
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from effstilts.errors import RecipeError, did_you_mean
+from effstilts.errors import DataError, RecipeError, did_you_mean
 from effstilts.log import Log
+from effstilts.model.packed import Precision
 from effstilts.procedure import retrieval_splits
 from effstilts.recipe import How, Retrieval
 from effstilts.retrieval.embed import Pooling
@@ -24,23 +25,25 @@ from effstilts.tasks.task import Task
 from effstilts.workbench import TaskPart, Workbench
 
 # Settings beside layer and pooling that numbers depend on, and what is usual.
-_SHOWN = {"margin": "", "neighbours": 4, "mode": "max", "space": "none", "rows": 0, "special_tokens": True}
+_SETTINGS = {"margin": "", "neighbours": 4, "mode": "max", "space": "none", "rows": 0, "special_tokens": True}
+_SHOWN = _SETTINGS | {"precision": "fp32"}
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is measured. layers: hidden states, or "all"; none: the run's own or the protocol's. hows: ways of pooling,
     the first for the table; none: each model's own. asked: fields of `Retrieval` that stand for every model; the others
-    are its run's, or the defaults."""
+    are its run's, or the defaults. precision: what the vectors are computed in."""
 
     tasks: tuple[str, ...]
     languages: tuple[str, ...]
     layers: tuple[int, ...] | Literal["all"]
     hows: tuple[How, ...]
     asked: Mapping[str, Any]
+    precision: Precision = "fp32"
 
 
-def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[dict[str, Any]]:
+def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> Iterator[dict[str, Any]]:
     """A cell for each task and language of one model. RecipeError, DataError or ModelError before anything is
     computed where a task, a language or a layer does not exist."""
     opened = named.encoder.to(bench.device).eval()
@@ -62,12 +65,15 @@ def measure(named: Named, wanted: Wanted, bench: Workbench, log: Log) -> list[di
             some = wanted.languages
         for language, (split, tune) in retrieval_splits(bench, task, some).items():
             plan.append((task, language, split, tune, own, over, settings))
-    cells = []
     with log.progress(len(plan), named.name) as progress:
         for work in plan:
-            cells.append({"model": named.name, **_cell(opened, *work, bench)})
-            progress.advance(note=f"{work[0].name} {work[1]}")
-    return cells
+            task, language = work[:2]
+            try:
+                cell = _cell(opened, *work, wanted.precision, bench)
+            except DataError as error:
+                raise DataError(f"{named.name}, {task.name} {language}: {error}") from error
+            yield {"model": named.name, **cell}
+            progress.advance(note=f"{task.name} {language}")
 
 
 def _settings(named: Named, wanted: Wanted, task: Task) -> Retrieval:
@@ -87,15 +93,16 @@ def _cell(
     own: Pooling,
     over: list[Pooling],
     settings: Retrieval,
+    precision: Precision,
     bench: Workbench,
 ) -> dict[str, Any]:
     evaluator = evaluator_of(task, "--tasks")
     part = TaskPart(task, language, rows=0 if evaluator.limits_rows else settings.rows)
     every = over if own in over else [own, *over]
     examples = functools.partial(bench.retrieval_examples, part)
-    sweep = evaluator.evaluate(Trial(opened, examples, split, settings, task.max_length, every, tune))
+    sweep = evaluator.evaluate(Trial(opened, examples, split, settings, task.max_length, every, tune, precision))
     shown: Outcome = sweep.chosen if sweep.chosen is not None else sweep.outcomes[own]
-    if odd := passed_over(shown, min(task.max_length, opened.max_length)):
+    if odd := passed_over(shown, min(task.max_length, opened.max_length), settings):
         bench.log.warn(f"{task.name} {language}: {odd}")
     return {
         "task": task.name,
@@ -105,7 +112,7 @@ def _cell(
         "score": shown.score,
         "metrics": shown.metrics,
         "facts": shown.facts,
-        "settings": {name: getattr(settings, name) for name in _SHOWN},
+        "settings": {name: getattr(settings, name) for name in _SETTINGS} | {"precision": precision},
         "sweep": [
             {"layer": p.layer, "pooling": p.how, "score": outcome.score, "metrics": outcome.metrics}
             for p, outcome in sweep.outcomes.items()

@@ -11,19 +11,24 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
-from effstilts.recipe import Retrieval
+from effstilts.model.packed import Precision
 from effstilts.retrieval import blocks, corpus
+from effstilts.retrieval.approximate import Index, IndexSpec, recall
 from effstilts.retrieval.blocks import Keep
 from effstilts.retrieval.corpus import Lines, Vectors
-from effstilts.retrieval.evaluate import poolings
+from effstilts.retrieval.embed import Embedder, Pooling
+from effstilts.retrieval.exact import pair_scores
 from effstilts.retrieval.mining import Neighbourhoods, mine
 from effstilts.retrieval.neighbours import Neighbours
 from effstilts.store import (
@@ -44,10 +49,12 @@ _LOCK = "lock"
 
 @dataclass(frozen=True)
 class Job:
-    """What both commands share: the model, how a line becomes a vector, and where the result goes."""
+    """What both commands share: the model, how a line becomes a vector, and where the result goes. precision: resolved,
+    not "auto"."""
 
     named: Named
-    settings: Retrieval
+    pooling: Pooling
+    precision: Precision
     max_length: int
     batch_tokens: int
     out: Path
@@ -70,8 +77,8 @@ class Side:
 def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: str, threshold: float | None) -> str:
     """Writes the mined pairs; returns a line that says how many and where."""
     with _working(job, k, (source, target)):
-        x, y = _side(job, source, "source", True), _side(job, target, "target", True)
-        _say_k(job, k, min(len(x.lines), len(y.lines)))
+        x, y = _sides(job, {"source": (source, True), "target": (target, True)})
+        _say_k(job, k, x.lines, y.lines)
 
         n, m = len(x.lines), len(y.lines)
 
@@ -91,53 +98,84 @@ def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: 
                 file.write(f"{score:.6f}\t{i}\t{j}\t{left}\t{right}\n")
 
         _write(job, write)
-    return f"{len(pairs):,} pairs in {job.out}"
+    return f"{len(pairs):,} pairs in {job.out} ({job.precision} vectors)"
 
 
-def search_files(job: Job, queries: Path, database: Path, k: int) -> str:
-    """Writes the k nearest corpus sentences of each query; returns a line that says how many and where."""
+def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpec | None = None) -> str:
+    """Writes the k nearest corpus sentences of each query; returns a line that says how many and where. spec: of an
+    approximate index, whose recall is told; the cosines are exact in any case."""
     with _working(job, k, (queries, database)):
-        asked, there = _side(job, queries, "queries", False), _side(job, database, "corpus", True)
-        _say_k(job, k, len(there.lines))
+        asked, there = _sides(job, {"queries": (queries, False), "corpus": (database, True)})
+        _say_k(job, k, there.lines)
 
         def find(keep: Keep) -> Sequence[Neighbours]:
+            if spec is not None:
+                return [_roughly(job, asked.vectors.rows, there.vectors.rows, min(k, len(there.lines)), spec)]
             return [blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)]
 
         shape = len(asked.lines), min(k, len(there.lines))
-        ((scores, found),) = _kept(job, "nearest", asked, there, k, [shape], find)
+        how = "nearest" if spec is None else f"nearest-{content_key(asdict(spec))}"
+        ((scores, found),) = _kept(job, how, asked, there, k, [shape], find)
 
         def write(file: IO[str]) -> None:
-            texts = there.lines.at(found.reshape(-1))
+            texts = there.lines.at(found[found >= 0])
             for number, row, where in zip(asked.lines.numbers, scores, found, strict=True):
-                for rank, (score, at) in enumerate(zip(row, there.lines.numbers[where], strict=True), 1):
-                    file.write(f"{number}\t{rank}\t{score:.6f}\t{at}\t{next(texts)}\n")
+                for rank, (score, at) in enumerate(zip(row, where, strict=True), 1):
+                    if at >= 0:
+                        file.write(f"{number}\t{rank}\t{score:.6f}\t{there.lines.numbers[at]}\t{next(texts)}\n")
 
         _write(job, write)
-    return f"{len(asked.lines):,} queries with {scores.shape[1]} sentences each in {job.out}"
+    most = "up to " if (found < 0).any() else ""
+    said = f"{len(asked.lines):,} queries with {most}{scores.shape[1]} sentences each in {job.out}"
+    return f"{said} ({job.precision} vectors)"
 
 
-def _say_k(job: Job, k: int, count: int) -> None:
-    if k > count:
-        job.log.warn(f"--k {k} is over the {count} sentences there are: all of them are taken as neighbours")
+def _roughly(
+    job: Job, queries: NDArray[np.float32], database: NDArray[np.float32], count: int, spec: IndexSpec
+) -> Neighbours:
+    """By an approximate index; scored and ordered exactly, index -1 at the end where it found fewer."""
+    index = Index.build(database, spec)
+    _, found = index.search(queries, count)
+    scores = np.full(found.shape, -np.inf, np.float32)
+    rows, places = np.nonzero(found >= 0)
+    scores[rows, places] = pair_scores(queries, database, rows, found[rows, places])
+    order = np.lexsort((found, -scores))
+    told = recall(index, queries, database, count)
+    job.log.say(
+        f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {count} nearest, and the nearest of "
+        f"{100 * told['first']:.1f} % of {told['queries']:,} queries"
+    )
+    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1))
 
 
-def _side(job: Job, path: Path, name: str, distinct: bool) -> Side:
-    """A file's lines and vectors, made or gone on with; says what was blank, repeated or too long."""
-    opened, log = job.named.encoder, job.log
-    (pooling,) = poolings(opened, job.settings)
-    folder = job.work / name
-    lines = corpus.read_lines(path, folder, distinct)
-    log.say(lines.told())
+def _say_k(job: Job, k: int, *sides: Lines) -> None:
+    for side in sides:
+        if k > len(side):
+            job.log.warn(f"--k {k}: {side.path} has {len(side):,} different sentences, all of them are neighbours")
+
+
+def _sides(job: Job, inputs: Mapping[str, tuple[Path, bool]]) -> list[Side]:
+    """Each file's lines and vectors; whether equal lines count once. All files are read before any is embedded."""
+    read = {name: corpus.read_lines(path, job.work / name, distinct) for name, (path, distinct) in inputs.items()}
+    return [_side(job, job.work / name, lines) for name, lines in read.items()]
+
+
+def _side(job: Job, folder: Path, lines: Lines) -> Side:
+    """The lines' vectors, made or gone on with; says what was blank, repeated or too long."""
+    job.log.say(lines.told())
     identity = {
         "text": file_hash(lines.text),
         "model": dict(job.named.identity),
-        "pooling": [pooling.layer, pooling.how, pooling.special_tokens],
+        "pooling": [job.pooling.layer, job.pooling.how, job.pooling.special_tokens],
+        "precision": job.precision,
         "max_length": job.max_length,
     }
-    vectors = corpus.embed_lines(opened, lines, folder, pooling, identity, job.max_length, job.batch_tokens, log)
+    encoder = job.named.encoder
+    with Embedder(encoder, [job.pooling], job.max_length, job.batch_tokens, job.precision, job.log) as embedder:
+        vectors = corpus.embed_lines(embedder, lines, folder, identity, job.log)
     if vectors.over_length:
-        limit = min(job.max_length, opened.max_length)
-        log.warn(f"{path}: {vectors.over_length:,} lines are longer than {limit} tokens and were cut")
+        limit = min(job.max_length, encoder.max_length)
+        job.log.warn(f"{lines.path}: {vectors.over_length:,} lines are longer than {limit} tokens and were cut")
     return Side(lines, vectors, content_key(identity))
 
 
@@ -187,7 +225,12 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
     if job.work.exists() and not (job.work.is_dir() and ((job.work / _LOCK).is_file() or not any(job.work.iterdir()))):
         raise RecipeError(f"--out {job.out}: {job.work} is in the way; remove it, or give another --out")
     with _hold(job):
-        yield
+        try:
+            yield
+        except BaseException:
+            if not any(job.work.glob("*/vectors.f32")):
+                _clear(job.work)  # nothing was made that is worth going on from
+            raise
         _clear(job.work)
 
 

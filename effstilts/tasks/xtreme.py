@@ -276,6 +276,16 @@ XTREME: tuple[Task, ...] = (
                 for split in ("dev", "test")
             },
             "bucc",
+            # As the shared task gives it out; XTREME takes the sample for dev, and the training corpora to test on.
+            alternatives=(
+                Files(
+                    {
+                        split: tuple(f"bucc2018/{{lang}}-en/{{lang}}-en.{own}.{e}" for e in ("{lang}", "en", "gold"))
+                        for split, own in (("dev", "sample"), ("test", "training"))
+                    },
+                    "bucc",
+                ),
+            ),
         ),
         evaluate_on="dev",
         score="f1",

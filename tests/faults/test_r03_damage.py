@@ -227,7 +227,8 @@ def test_what_mine_and_search_keep(encoder: Any, tmp_path: Path, amount: Amount,
     def vectors() -> Any:
         made.clear()
         log = Log(quiet=True)
-        return np.array(corpus.embed_lines(encoder, lines, folder, Pooling(1), {"text": 1}, 64, 512, log).rows)
+        with corpus.Embedder(encoder, [Pooling(1)], 64, 512, "fp32") as embedder:
+            return np.array(corpus.embed_lines(embedder, lines, folder, {"text": 1}, log).rows)
 
     original, count = corpus.Embedder.__call__, 0
     with pytest.MonkeyPatch.context() as patch:

@@ -95,9 +95,9 @@ def test_lareqa_searches_the_sentences_of_all_languages(
     embedded: list[int] = []
     whole = sides.Embedder.__call__
 
-    def counting(self: Any, texts: list[str], *rest: Any) -> Any:
+    def counting(self: Any, texts: list[str], **rest: Any) -> Any:
         embedded.append(len(texts))
-        return whole(self, texts, *rest)
+        return whole(self, texts, **rest)
 
     monkeypatch.setattr(sides.Embedder, "__call__", counting)
     read: list[str] = []

@@ -95,6 +95,59 @@ def test_search_answers_every_query(texts: Path, encoder: Any) -> None:
     assert all(float(row[2]) == pytest.approx(1, abs=1e-5) for row in found[::2])
 
 
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "sq", "pq"])
+def test_an_approximate_search_gives_exact_cosines_and_its_recall(
+    texts: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    assert main(words(texts, "search", "--k", "4", "--precision", "fp32")) == 0
+    exact = {(query, line): float(score) for query, _, score, line, _ in read(texts / "out.tsv")}
+    every = 4 * len({query for query, _ in exact})
+    capsys.readouterr()
+    assert main(words(texts, "search", "--k", "4", "--precision", "fp32", "--index", kind, "--probe", "2")) == 0
+    said = capsys.readouterr()
+    rows = read(texts / "out.tsv")
+    found = [(query, line) for query, _, _, line, _ in rows]
+    assert len(set(found)) == len(found) <= every
+    hits = [pair for pair in found if pair in exact]
+    assert f"{kind} finds {100 * len(hits) / every:.1f} % of the exact 4 nearest" in said.err
+    assert 0.2 * every < len(hits) and (kind == "hnsw" or len(hits) < every)
+    by_query: dict[str, list[float]] = {}
+    for query, rank, score, line, _ in rows:
+        assert abs(float(score) - exact.get((query, line), float(score))) < 2e-6
+        by_query.setdefault(query, []).append(float(score))
+        assert int(rank) == len(by_query[query])
+    assert all(scores == sorted(scores, reverse=True) for scores in by_query.values())
+    assert ("with up to 4 sentences" in said.out) == (len(found) < every)
+
+
+def test_vectors_of_one_precision_are_not_gone_on_with_in_another(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the result says which it was."""
+    monkeypatch.setattr(studies_texts, "_clear", lambda _: None)
+    made = []
+    original = Embedder.__call__
+    monkeypatch.setattr(
+        Embedder, "__call__", lambda self, *a, **k: made.append(self.precision) or original(self, *a, **k)
+    )
+    for precision, expected in (("fp32", ["fp32"] * 2), ("fp32", []), ("bf16", ["bf16"] * 2)):
+        made.clear()
+        assert main(words(texts, "mine", "--precision", precision)) == 0
+        assert made == expected and f"({precision} vectors)" in capsys.readouterr().out
+
+
+def test_both_texts_are_read_before_one_is_embedded(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the second costs nothing, and leaves nothing."""
+    monkeypatch.setattr(Embedder, "__call__", lambda *_, **__: pytest.fail("embedded"))
+    for content in (b"\n \n", b"", b"a\n\xff\n"):
+        (texts / "b.txt").write_bytes(content)
+        for command in ("mine", "search"):
+            assert main(words(texts, command)) == 3
+            assert not (texts / "out.tsv.work").exists()
+    assert main(words(texts, "mine", "--layer", "9")) == 4
+    assert not (texts / "out.tsv.work").exists()
+
+
 def test_an_interrupted_run_goes_on_where_it_was(
     texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,7 +319,7 @@ def test_what_was_passed_over_is_said(texts: Path, capsys: pytest.CaptureFixture
     assert main(words(texts, "mine", "--max-length", "64")) == 0
     said = capsys.readouterr().err
     assert "4 lines, 1 blank, 1 repeated" in said and "1 lines are longer than 64 tokens and were cut" in said
-    assert "--k 4 is over the 2 sentences there are" in said
+    assert "--k 4: " in said and "a.txt has 2 different sentences, all of them are neighbours" in said
 
 
 def test_a_broken_models_vectors_name_the_line(tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,14 +331,20 @@ def test_a_broken_models_vectors_name_the_line(tmp_path: Path, encoder: Any, mon
     with torch.no_grad():
         whole = table[only].clone()
         table[only] = float("nan")
-    with pytest.raises(DataError, match=r"a\.txt:3: the line has a vector that is not finite"):
-        embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)
+    with (
+        pytest.raises(DataError, match=r"a\.txt:3: the line has a vector that is not finite"),
+        Embedder(encoder, [Pooling(1)], 64, 4096, "fp32") as embedder,
+    ):
+        embed_lines(embedder, lines, tmp_path / "w", {}, QUIET)
     with torch.no_grad():
         table[only] = whole
     made = Embedded([np.array([[1.0, 1.0], [0, 0]], np.float32)], np.ones(2, np.int64), 0)
     monkeypatch.setattr(Embedder, "__call__", lambda *_: made)
-    with pytest.raises(DataError, match=r"a\.txt:3: the line has a vector of zeros"):
-        embed_lines(encoder, lines, tmp_path / "w", Pooling(1), {}, 64, 4096, QUIET)
+    with (
+        pytest.raises(DataError, match=r"a\.txt:3: the line has a vector of zeros"),
+        Embedder(encoder, [Pooling(1)], 64, 4096, "fp32") as embedder,
+    ):
+        embed_lines(embedder, lines, tmp_path / "w", {}, QUIET)
 
 
 def test_over_long_lines_are_counted_over_chunks_and_interruptions(
@@ -299,7 +358,8 @@ def test_over_long_lines_are_counted_over_chunks_and_interruptions(
     assert len(lines.offsets) == len(lines) + 1 == 6
 
     def made(identity: dict[str, Any], of: Any = lines) -> corpus.Vectors:
-        return embed_lines(encoder, of, tmp_path / "w", Pooling(1), identity, 16, 4096, QUIET)
+        with Embedder(encoder, [Pooling(1)], 16, 4096, "fp32") as embedder:
+            return embed_lines(embedder, of, tmp_path / "w", identity, QUIET)
 
     states: list[tuple[int, int]] = []
     write = corpus.write_atomic

@@ -158,6 +158,8 @@ def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
     other = generator.normal(size=(count, 16)).astype(np.float32)
 
     class Planted:
+        precision = "fp32"
+
         def __init__(self, _: Any, over: list[Pooling], *__: Any) -> None:
             self.over = over
 
@@ -166,7 +168,7 @@ def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
 
         def __exit__(self, *_: Any) -> None: ...
 
-        def __call__(self, texts: list[str]) -> Any:
+        def __call__(self, texts: list[str], name: Any) -> Any:
             split, side = texts[0].split()[:2]
             places = [int(text.split()[2]) for text in texts]
             aligned = [side == "s" or (pooling.layer == 2) == (split == "dev") for pooling in self.over]
@@ -230,8 +232,13 @@ def test_odd_sentences_are_counted_and_said(encoder: Any) -> None:
     (outcome,) = aligned(Trial(encoder, lambda _: rows, "test", Retrieval(), 64, [Pooling(1)])).outcomes.values()
     assert outcome.facts["repeated"] == [0, 1]
     assert outcome.facts["direction"] == "query English, index foreign (XTREME); reverse beside it"
-    said = passed_over(outcome, 64)
-    assert said == "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
+    odd = "1 sentences are longer than 64 tokens and cut; 2 sentences are blank, which all have one vector"
+    assert passed_over(outcome, 64, Retrieval(neighbours=9)) == odd  # by cosine there is no neighbourhood
+    ratio = Retrieval(margin="ratio", neighbours=9)
+    (outcome,) = aligned(Trial(encoder, lambda _: rows, "test", ratio, 64, [Pooling(1)])).outcomes.values()
+    assert outcome.facts["neighbours"] == 4
+    assert passed_over(outcome, 64, ratio) == f"{odd}; 9 neighbours are asked, of a side's 4: all count"
+    assert passed_over(outcome, 64, Retrieval(margin="ratio", neighbours=4)) == odd
 
 
 def test_what_retrieves_nothing_is_told_what_does() -> None:
@@ -276,7 +283,9 @@ def test_texts_are_embedded_again_unless_they_are_said_to_be_shared(
     calls: list[int] = []
     original = sides.Embedder.__call__
     monkeypatch.setattr(
-        sides.Embedder, "__call__", lambda self, texts, *more: calls.append(len(texts)) or original(self, texts, *more)
+        sides.Embedder,
+        "__call__",
+        lambda self, texts, **more: calls.append(len(texts)) or original(self, texts, **more),
     )
     for shared, expected in (({}, [1, 2, 1, 2]), ({"shared": True}, [1, 2, 1])):
         calls.clear()
@@ -355,3 +364,22 @@ def test_the_retrieve_command_sweeps_mining_and_chooses_elsewhere(
     shown = capsys.readouterr().out
     assert "bucc2018: f1_cross_fitted, dev set" in shown and "(other folds chose)" in shown
     assert "by layer, zh (each layer at its own threshold)" in shown
+
+
+def test_the_shared_tasks_own_files_are_found_and_its_sample_is_dev(
+    tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """bucc2018/zh-en/zh-en.sample.zh and zh-en.training.zh, as they are given out; `bucc` is the task's short name."""
+    save(encoder, tmp_path / "encoder")
+    folder = tmp_path / "data" / "bucc2018" / "zh-en"
+    folder.mkdir(parents=True)
+    write_corpora(folder, ("dev", "test"))
+    for split, official in (("dev", "sample"), ("test", "training")):
+        for ours, end in (("source", "zh"), ("target", "en"), ("gold", "gold")):
+            (folder / f"qaa.{split}.{ours}").rename(folder / f"zh-en.{official}.{end}")
+    words = ["retrieve", str(tmp_path / "encoder"), "--tasks", "bucc", "--picture", "none", "--languages", "zh"]
+    words += ["--data", str(tmp_path / "data"), "--store", str(tmp_path / "store"), "--offline"]
+    assert main([*words, "--mode", "intersection", "--precision", "bf16"]) == 0
+    shown = capsys.readouterr().out
+    assert "bucc2018: f1, test set" in shown and "(best on dev)" in shown
+    assert "mode intersection" in shown and "precision bf16" in shown

@@ -167,11 +167,13 @@ def test_a_ratio_over_nothing_is_refused() -> None:
 def test_bad_vectors_and_counts_are_one_line_each() -> None:
     x, y = vectors(0, 3, 2)
     assert neighbourhoods(x, y, 4).forward.shape == (3, 2) and neighbourhoods(x, y, 4).backward.shape == (2, 3)
-    for bad in (np.nan, 0.0, np.inf):
+    for bad, what in ((np.nan, "numbers that are not finite"), (0.0, "no direction"), (np.inf, "numbers that are not")):
         broken = y.copy()
         broken[1] = bad
-        with pytest.raises(DataError, match="vector 1 has no direction"):
+        with pytest.raises(DataError, match=rf"^target vector 1 \(from 0\) has {what}"):
             neighbourhoods(x, broken)
+        with pytest.raises(DataError, match=rf"^source vector 1 \(from 0\) has {what}"):
+            neighbourhoods(broken, x)
     with pytest.raises(DataError, match="1 neighbour or more"):
         neighbourhoods(x, y, 0)
     with pytest.raises(DataError, match="on both sides, got 3 and 0"):

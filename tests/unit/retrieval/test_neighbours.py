@@ -353,6 +353,30 @@ def test_approximate_indexes_find_most_and_survive_the_disk(kind: Any, tmp_path:
         Index.load(tmp_path / "text", index.spec)
 
 
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "sq", "pq"])
+def test_what_an_index_cannot_be_made_of_or_asked_is_one_line(kind: Any, tmp_path: Path) -> None:
+    database = normalise(np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32))
+    broken = database.copy()
+    broken[7, 3] = np.nan
+    with pytest.raises(DataError, match=r"database vector 7 \(from 0\) has numbers that are not finite"):
+        Index.build(broken, IndexSpec(kind, codes=4))
+    index = Index.build(database, IndexSpec(kind, codes=4))
+    with pytest.raises(DataError, match=r"query vector 7 \(from 0\) has numbers that are not finite"):
+        index.search(broken, 2)
+    with pytest.raises(DataError, match=r"has vectors of 16 dimensions, the queries are \(40, 15\)"):
+        index.search(database[:, :15], 2)
+    with pytest.raises(DataError, match="0 neighbours are asked"):
+        index.search(database, 0)
+    scores, found = index.search(database[:0], 3)
+    assert scores.shape == found.shape == (0, 3)
+    with pytest.raises(DataError, match="no file .*nowhere"):
+        Index.load(tmp_path / "nowhere", index.spec)
+    with pytest.raises(DataError, match="no index 'flat'; there are ivf, hnsw, sq, pq"):
+        IndexSpec("flat")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="pq needs 16 vectors or more, there are 15"):
+        Index.build(database[:15], IndexSpec("pq", codes=4))
+
+
 def test_an_index_is_what_was_asked_for() -> None:
     assert IndexSpec().factory(2500, 64) == "IVF200,Flat"
     assert IndexSpec("ivf", lists=7).factory(2500, 64) == "IVF7,Flat" and IndexSpec("ivf", 9).cells(3) == 3

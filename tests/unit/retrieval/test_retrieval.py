@@ -67,7 +67,7 @@ def test_exact_search_is_numpys(count: int, dim: int, seed: int) -> None:
 
 
 def test_bad_vectors_are_refused() -> None:
-    with pytest.raises(DataError, match="vector 1 has no direction"):
+    with pytest.raises(DataError, match=r"^vector 1 \(from 0\) has no direction: its length is 0"):
         normalise(np.array([[1, 0], [0, 0]], np.float32))
     with pytest.raises(DataError, match="vector 0"):
         normalise(np.array([[np.nan, 0]], np.float32))
@@ -75,6 +75,15 @@ def test_bad_vectors_are_refused() -> None:
         search(np.ones((1, 2), np.float32), np.ones((1, 3), np.float32), 1)
     with pytest.raises(DataError, match="one shape"):
         tatoeba_accuracy(np.ones((1, 2), np.float32), np.ones((2, 2), np.float32))
+
+
+def test_half_precision_vectors_are_normalised_in_float32() -> None:
+    """float16 as `embed --dtype float16` writes it: lengths in float16 were off by 5e-4, and long rows overflowed."""
+    vectors = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float16)
+    made = normalise(vectors)
+    assert made.dtype == np.float32 and np.array_equal(made, normalise(vectors.astype(np.float32)))
+    assert np.abs(np.linalg.norm(made, axis=1) - 1).max() < 1e-6
+    assert np.abs(np.linalg.norm(normalise(vectors * np.float16(1000)), axis=1) - 1).max() < 1e-6
 
 
 def test_without_special_tokens_unknown_pieces_still_count(encoder: Any) -> None:

@@ -140,7 +140,7 @@ def test_other_settings_and_other_sentences_are_refused(encoder: Any, tmp_path: 
     store(tmp_path / "v", encoder)
     with pytest.raises(StoreError, match="dtype 'float32' there, 'float16' asked"):
         store(tmp_path / "v", encoder, dtype="float16")
-    with pytest.raises(StoreError, match="poolings"):
+    with pytest.raises(StoreError, match="poolings layer1-mean, .* there, layer2-mean asked"):
         store(tmp_path / "v", encoder, poolings=[Pooling(2)])
     both = "dtype 'float32' there, 'float16' asked, shard_rows 5 there, 6 asked: choose another"
     with pytest.raises(StoreError, match=both):
@@ -158,6 +158,41 @@ def test_other_settings_and_other_sentences_are_refused(encoder: Any, tmp_path: 
         store(tmp_path / "mine", encoder)
     with pytest.raises(DataError, match="no sentence"):
         store(tmp_path / "none", encoder, [])
+
+
+def test_a_start_that_made_nothing_stands_in_no_ones_way(
+    encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(encoder, tmp_path / "model")
+    text = tmp_path / "a.txt"
+    text.write_bytes(b"one\n\xff\n")
+    words = ["embed", str(text), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--offline"]
+    assert main(words) == 3 and "a.txt:2: not UTF-8" in capsys.readouterr().err
+    text.write_text("one\ntwo\n")
+    assert main([*words, "--layers", "1"]) == 0
+    assert Vectors.open(tmp_path / "out" / "a.txt").names == ["layer1-mean"]
+
+
+def test_vectors_that_no_search_can_use_are_told(
+    encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n")
+    words = ["embed", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out"), "--offline", "--layers", "0", "1"]
+    with torch.no_grad():
+        for weight in encoder.backbone.encoder.layer[0].output.LayerNorm.parameters():
+            weight.zero_()
+    save(encoder, tmp_path / "zero")
+    assert main([*words, "--model", str(tmp_path / "zero")]) == 0
+    assert "1 blank, 3 with a vector of zeros, which has no direction" in capsys.readouterr().out
+    assert Vectors.open(tmp_path / "out" / "a.txt").manifest["zero"] == 3
+    with torch.no_grad():
+        for weight in encoder.backbone.encoder.layer[0].output.LayerNorm.parameters():
+            weight.fill_(float("nan"))
+    save(encoder, tmp_path / "nan")
+    assert main([*words, "--model", str(tmp_path / "nan"), "--out", str(tmp_path / "other")]) == 3
+    assert "a.txt:1: the line has a vector that is not finite (layer1-mean)" in capsys.readouterr().err
 
 
 def test_a_shard_of_other_sentences_never_enters(encoder: Any, tmp_path: Path) -> None:
