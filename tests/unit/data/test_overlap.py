@@ -56,3 +56,18 @@ def test_a_pair_that_both_sets_have_is_told_from_a_shared_premise() -> None:
     )
     assert overlaps(trained, evaluated) == [Overlap("whole", 1, 4), Overlap("text", 4, 4), Overlap("text_pair", 2, 4)]
     assert "whole" not in digests([{"text": LONG, "text_pair": None}, {"tokens": LONG.split()}])
+
+
+def test_a_sentence_within_a_training_text_is_known() -> None:
+    """66 sentences of BUCC's Chinese stood in lines of a Wikipedia that the guard compared whole."""
+    chinese = "北京是中华人民共和国的首都也是直辖市和国家中心城市之一"
+    lines = [
+        "Short one. The second sentence of the line is long enough! And a third.",
+        f"其他的句子在这里。{chinese}。",
+    ]
+    trained = digests([{"text": line} for line in lines])
+    evaluated = digests(
+        [{"text": text} for text in ("the second sentence of the line is long enough", chinese, "other")]
+    )
+    assert overlaps(known_texts(trained), evaluated) == [Overlap("text", 2, 3)]
+    assert not overlaps(known_texts(evaluated), trained), "what is evaluated is compared whole"
