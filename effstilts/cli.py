@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from effstilts import __version__
 from effstilts.commands import Command
 from effstilts.commands.about import Doctor, Tasks
 from effstilts.commands.data import Data
@@ -42,6 +43,10 @@ COMMANDS: dict[str, type[Command]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A user's mistake is one line on stderr."""
     words = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
+    if words == ["--version"]:
+        print(f"effstilts {__version__}")
+        return 0
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a hub that does not answer is one line, ours
     try:
         return _parse(words).execute()
     except SystemExit as stop:

@@ -24,7 +24,7 @@ from effstilts.engine.loop import TrainTask, train
 from effstilts.engine.plain import Model, to_tensors
 from effstilts.engine.predict import predict
 from effstilts.engine.ranks import ALONE, Ranks
-from effstilts.errors import DataError
+from effstilts.errors import DataError, TrainingError
 from effstilts.kinds import kind_of
 from effstilts.log import JsonLines, Log
 from effstilts.model import adapters, alignment, encoder, opening, quantised
@@ -163,6 +163,8 @@ def _train(bench: Workbench, step: Step, work: Path, failed: Sequence[Sequence[s
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(chosen[name])
+        if not all(bool(parameter.isfinite().all()) for parameter in own.values()):
+            raise TrainingError(f"{step.label}: the weights are not finite in the end; lower training.learning_rate")
         drift = _merge_drift(bench, step, opened, tasks[0], work) if step.method.name in quantised.FORMS else {}
     finally:
         if events is not None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effstilts.data import sources
+from effstilts.data import layouts, sources
 from effstilts.data.order import long_cycle_possible
 from effstilts.engine import zero_config
 from effstilts.engine.choice import check_spread
@@ -383,6 +383,19 @@ def _retrieval(
         graph.cells.append(Cell("retrieval", arm, seed, task.name, language, split, graph.add(step)))
 
 
+def _check_dev(label: str, part: TaskPart, bench: Workbench) -> None:
+    """Dev rows that a task declares and that are not there: DataError where the recipe itself names their file, else
+    said, since then no step is chosen."""
+    if bench.has_split(part, "dev") or not layouts.declares(part.task, "dev"):
+        return
+    try:
+        sources.source_of(part.task, "dev", part.language, bench.where)
+    except DataError as error:
+        if part.task.name in bench.dev_files:
+            raise
+        bench.log.warn(f"{label}: no dev rows to choose a step on, the last one is taken: {error}")
+
+
 def _training_step(
     bench: Workbench,
     kind: str,
@@ -400,6 +413,8 @@ def _training_step(
             # Without such a dev set the last weights would be taken, and nobody told.
             _known_language(selected_on, part.language)
             sources.source_of(selected_on, "dev", part.language, bench.where)
+    for part in parts if phase.training.evaluate_every else ():
+        _check_dev(label, part.selection(), bench)
     _check_carry(label, phase.method, base)
     spec = {
         "phase": kind,

@@ -44,7 +44,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(tree).__name__}")
     tree.setdefault("name", path.stem)
     for override in overrides:
-        apply_override(tree, override)
+        apply_override(tree, override, _stands_for)
     where = f"recipe {name_or_path}" if name_or_path in shipped else str(path)
     return recipe_from_tree(tree, where + " with --set" if overrides else where)
 
@@ -98,6 +98,14 @@ def recipe_from_tree(tree: dict[str, Any], where: str) -> Recipe:
     return recipe
 
 
+def _stands_for(place: Sequence[str]) -> str:
+    """The key that a bare text at this place of a recipe is short for."""
+    if list(place) == ["model"]:
+        return "name"
+    shares = place[0] in ("mlm", "intermediate") and place[-2:-1] == ["tasks"]
+    return "task" if shares or (place[0] == "targets" and len(place) == 2) else ""
+
+
 def _arms(value: Any) -> Any:
     """`null` is the baseline; a list of tasks is one arm; a mapping names its arms."""
     if value is None or value == {} or value == []:
@@ -138,6 +146,14 @@ def _check(recipe: Recipe, where: str) -> None:
     # sentencepiece's own bounds
     if not 0.98 <= recipe.model.character_coverage <= 1:
         refuse("model.character_coverage is a share from 0.98 to 1")
+
+    def once(values: Sequence[str], at: str) -> None:
+        if len(set(values)) != len(values):
+            refuse(f"{at}: one stands twice in {list(values)}")
+
+    once(recipe.arms, "arms")
+    once(recipe.retrieval.tasks, "retrieval.tasks")
+    once(recipe.retrieval.languages, "retrieval.languages")
     for arm in recipe.arms:
         if arm not in recipe.intermediate:
             refuse(f"arms: no arm {arm!r} in intermediate{did_you_mean(arm, recipe.intermediate)}")
@@ -155,6 +171,8 @@ def _check(recipe: Recipe, where: str) -> None:
         tasks = [share.task for share in phase.tasks]
         if len(set(tasks)) != len(tasks):
             refuse(f"{name}.tasks: a task stands twice in {tasks}")
+        for i, share in enumerate(phase.tasks):
+            once(share.languages, f"{name}.tasks[{i}].languages")
         if any(share.weight <= 0 or share.rows < 0 for share in phase.tasks):
             refuse(f"{name}.tasks: weights are above 0, rows 0 or more")
         if any(not 0 <= share.language_exponent <= 1 for share in phase.tasks):
@@ -173,6 +191,7 @@ def _check(recipe: Recipe, where: str) -> None:
     for i, target in enumerate(recipe.targets):
         check_training(target.training, f"{where}: targets[{i}].training")
         check_method(target.method, f"{where}: targets[{i}].method")
+        once(target.languages, f"targets[{i}].languages")
         if target.rows < 0:
             refuse(f"targets[{i}].rows is 0 or more")
         if target.task in seen:

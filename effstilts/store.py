@@ -128,6 +128,8 @@ def disk_error(error: BaseException, path: Path | None = None) -> StoreError | N
         number = next((n for n in _DISK if os.strerror(n) in said or f"(os error {n})" in said), None)
     if number not in _DISK:
         return None
+    if number in (errno.EROFS, errno.EACCES):
+        return StoreError(f"cannot read or write {place}: {_DISK[number]}; allow it, or choose another path")
     full = "free some space and " if number in (errno.ENOSPC, errno.EDQUOT) else ""
     advice = f"{full}run the same command again; finished steps and checkpoints are kept"
     return StoreError(f"cannot read or write {place}: {_DISK[number]}; {advice}")

@@ -169,6 +169,8 @@ class Workbench:
         self.log = log
         self.device = default_device()
         self.declared = {name: registry.declare(name, spec) for name, spec in declared.items()}
+        # Tasks whose dev file the recipe itself names.
+        self.dev_files = {name for name, spec in declared.items() if "dev" in (spec.get("files") or {})}
         self._examples: dict[Any, Sequence[Mapping[str, Any]]] = {}
         # Of the last pooled task: every language of it is searched in the same candidates.
         self._candidates: tuple[tuple[str, str], list[Mapping[str, Any]]] = ("", ""), []
@@ -341,10 +343,10 @@ class Workbench:
         return created
 
     def check_architecture(self, step: Step) -> None:
-        """ModelError now for an adapter, frozen blocks or a layer of retrieval that the encoder of a step cannot
-        have."""
+        """ModelError now for a model that is no encoder, and for an adapter, frozen blocks or a layer of retrieval that
+        the encoder of a step cannot have."""
         layer = step.retrieval.layer if step.kind == "retrieve" else -1
-        if not (step.trains and (step.leaves_adapter or step.training.freeze_layers)) and layer < 0:
+        if not step.trains and layer < 0:
             return
         source = root_of(step)
         if source.key not in self._skeletons:

@@ -7,7 +7,7 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from effstilts.errors import RecipeError, did_you_mean, said_by
@@ -114,22 +114,24 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Sets `a.b.c=VALUE` in the tree; VALUE is YAML. List items are named by their index."""
+def apply_override(
+    tree: dict[str, Any], override: str, stands_for: Callable[[Sequence[str]], str] = lambda _: ""
+) -> None:
+    """Sets `a.b.c=VALUE` in the tree; VALUE is YAML. List items are named by their index. stands_for: of a place in the
+    tree, the key that a bare text there stands for; empty where it is but a text."""
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise RecipeError(f"--set {override}: write key=value, for example --set training.steps=100")
     value = parse_yaml(text, f"--set {key}")
     node: Any = tree
     parts = key.split(".")
-    for part in parts[:-1]:
-        if isinstance(node, list):
-            node = node[_index(node, part, key)]
-        elif node.get(part) is None:
+    for depth, part in enumerate(parts[:-1], 1):
+        own = _index(node, part, key) if isinstance(node, list) else part
+        if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
-            node = node[part]
-        else:
-            node = node[part]
+        if isinstance(node[own], str) and (name := stands_for(parts[:depth])):
+            node[own] = {name: node[own]}
+        node = node[own]
         if not isinstance(node, dict | list):
             raise RecipeError(f"--set {key}: {part!r} is a plain value, it has no keys")
     if isinstance(node, list):
@@ -139,7 +141,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _index(items: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
+    if not part.isdecimal() or int(part) >= len(items):
         raise RecipeError(f"--set {key}: {part!r} is not an index into a list of {len(items)}")
     return int(part)
 

@@ -41,7 +41,7 @@ def too_short(max_length: int) -> bool:
 class Places:
     """Where things are."""
 
-    store: Path = field(default_factory=lambda: Path(os.environ.get("EFFSTILTS_STORE", DEFAULT_STORE)))
+    store: Path = field(default_factory=lambda: Path(os.environ.get("EFFSTILTS_STORE") or DEFAULT_STORE))
     """Folder of artefacts and checkpoints (EFFSTILTS_STORE)."""
 
 

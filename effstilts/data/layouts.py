@@ -61,6 +61,13 @@ def in_folder(task: Task, split: SplitName, root: Path | None) -> bool:
     )
 
 
+def declares(task: Task, split: SplitName) -> bool:
+    """Whether the task says where this split is, there or not."""
+    own = read_split(task, split)
+    layouts = (task.files, *task.files.alternatives) if task.files else ()
+    return any(own in files.paths for files in layouts) or bool(task.hub and own in task.hub.splits)
+
+
 def is_trained_on(files: Files) -> bool:
     """Whether the "test" files of other languages are, for the training language, its training file."""
     return "test" in files.paths and files.paths["test"] == files.paths.get("train")

@@ -147,11 +147,15 @@ def squad_json(path: Path) -> Iterator[Row]:
     document = json_of(path)
     seen: set[str] = set()
     repeats: dict[str, int] = {}
+    at = str(path)
     try:
-        for article in document["data"]:
-            for paragraph in article["paragraphs"]:
+        for a, article in enumerate(document["data"], 1):
+            at = f"{path}, article {a}"
+            for p, paragraph in enumerate(article["paragraphs"], 1):
+                at = f"{path}, article {a}, paragraph {p}"
                 context = paragraph["context"]
-                for question in paragraph["qas"]:
+                for q, question in enumerate(paragraph["qas"], 1):
+                    at = f"{path}, article {a}, paragraph {p}, question {q}"
                     name = base = str(question["id"])
                     while name in seen:
                         repeats[base] = repeats.get(base, 1) + 1
@@ -169,7 +173,7 @@ def squad_json(path: Path) -> Iterator[Row]:
                         place,
                     )
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not in SQuAD's form ({type(error).__name__}: {error})") from error
+        raise DataError(f"{at}: not in SQuAD's form ({type(error).__name__}: {error})") from error
 
 
 def _squad_answers(question: Mapping[str, Any], context: str, place: str) -> dict[str, list[Any]]:

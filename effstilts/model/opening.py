@@ -91,6 +91,8 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
     """ModelError unless the tokenizer is a fast one, pads, and fits the embedding."""
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{source}: needs a fast tokenizer (a tokenizer.json), for offsets into the text")
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ModelError(f"{source}: no tokenizer's files (tokenizer.json) are there, or one without any pieces")
     if tokenizer.pad_token_id is None:
         raise ModelError(f"{source}: the tokenizer has no padding token")
     if len(tokenizer) > vocabulary:

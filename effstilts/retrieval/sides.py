@@ -18,6 +18,8 @@ from effstilts.retrieval.spaces import into_space
 
 # What the vectors of several poolings may take at once.
 _VECTOR_BYTES = 1 << 31
+# What a sentence is called in messages.
+_SOURCE, _TARGET = "source sentence {} (from 0)".format, "target sentence {} (from 0)".format
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Last:
         """The texts' vectors for each pooling of the embedder, from the last call where that was the same."""
         same = self._encoder is not None and self._encoder() is embedder.encoder
         if not same or self._key != (key, texts):
-            self._embedded = embedder(texts, name="target sentence {} (from 0)".format)
+            self._embedded = embedder(texts, name=_TARGET)
             self._encoder, self._key = weakref.ref(embedder.encoder), (key, texts)
         return self._embedded
 
@@ -67,8 +69,8 @@ def sides(
     for start in range(0, len(over), together):
         part = list(over[start : start + together])
         with Embedder(encoder, part, max_length, settings.batch_tokens, precision) as embedder:
-            ours = embedder(source, name="source sentence {} (from 0)".format)
-            last = _LAST if shared else _Last()
-            theirs = last.embedded(embedder, target, (part, max_length, embedder.precision))
+            ours = embedder(source, name=_SOURCE)
+            key = part, max_length, embedder.precision
+            theirs = _LAST.embedded(embedder, target, key) if shared else embedder(target, name=_TARGET)
         for pooling, x, y in zip(part, ours.vectors, theirs.vectors, strict=True):
             yield Sides(pooling, *into_space(x, y, settings.space), ours.truncated + theirs.truncated)

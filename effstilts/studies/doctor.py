@@ -8,6 +8,8 @@ import platform
 import shutil
 import sys
 
+from effstilts import __version__
+
 # Package -> the extra that brings it; "" for the core.
 PACKAGES = {
     "torch": "", "transformers": "", "tokenizers": "", "safetensors": "", "peft": "", "datasets": "",
@@ -18,7 +20,10 @@ PACKAGES = {
 
 def examine() -> tuple[str, bool]:
     """The report, and whether all that the core needs is there."""
-    lines = [f"python {platform.python_version()} on {platform.platform()} ({sys.executable})"]
+    lines = [
+        f"effstilts {__version__}",
+        f"python {platform.python_version()} on {platform.platform()} ({sys.executable})",
+    ]
     missing = []
     for name, extra in PACKAGES.items():
         try:

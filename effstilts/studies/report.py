@@ -151,7 +151,7 @@ def _block(cells: Sequence[Record], arms: Sequence[str], width: int) -> list[str
 def notes(cells: Sequence[Record]) -> list[str]:
     """What a reader of the numbers must know: seeds, optimistic columns, what is missing, collapsed runs."""
     found = []
-    seeds = unique(cell["seed"] for cell in cells if "score" in cell)
+    seeds = _seeds(cells)
     if len(seeds) > 1:
         found.append(f"median over seeds {', '.join(map(str, seeds))}; ± half the range; differences seed by seed")
         if len(seeds) < _SEEDS_FOR_A_TEST and len(unique(cell["arm"] for cell in cells)) > 1:
@@ -173,6 +173,17 @@ def notes(cells: Sequence[Record]) -> list[str]:
     if problems:
         found.append("! a number with a run that failed in it:")
     return found + problems
+
+
+def _seeds(cells: Sequence[Record]) -> list[int]:
+    """Those with a number of their own: the retrieval of an untrained baseline is one step for all."""
+    known: set[Any] = set()
+    found = []
+    for seed in unique(cell["seed"] for cell in cells):
+        made = {_made_by(cell) for cell in cells if cell["seed"] == seed and "score" in cell}
+        found += [seed] if made - known else []
+        known |= made
+    return found
 
 
 def mark(cells: Sequence[Record], arms: Sequence[str], languages: Sequence[str]) -> str:
