@@ -145,12 +145,71 @@ def test_a_language_without_rows_is_said(own: Path, capsys: pytest.CaptureFixtur
         ("targets=[{task: moods, rows: -3}]", "rows is 0 or more"),
         ("retrieval.batch_tokens=0", "batch_tokens are 1 or more"),
         ("name=a:b", "has a colon"),
+        ("targets.²=x", "'²' is not an index into a list of 1"),
+        ("arms=[baseline, baseline]", "arms: one stands twice"),
+        ("retrieval.tasks=[tatoeba, tatoeba]", "retrieval.tasks: one stands twice"),
+        ("retrieval.languages=[de, de]", "retrieval.languages: one stands twice"),
+        ("targets=[{task: moods, languages: [de, de]}]", "targets[0].languages: one stands twice"),
+        ("intermediate=[{task: moods, languages: [en, en]}]", "tasks[0].languages: one stands twice"),
     ],
 )
 def test_settings_that_no_run_can_have(own: Path, settings: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(own, "plan", settings)) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_short_form_has_the_keys_of_what_it_stands_for(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`model: DIR` and a bare task's name, reached into by --set."""
+    sets = ["targets.0.rows=5", "intermediate={a: {tasks: [moods]}}", "intermediate.a.tasks.0.rows=6"]
+    assert main(words(own, "plan", *sets)) == 0
+    shown = capsys.readouterr().out
+    assert "5 rows" in shown and "6 rows" in shown
+    assert main(words(own, "plan", "model.revisio=abc")) == 2
+    assert "did you mean 'revision'" in capsys.readouterr().err
+    assert main(words(own, "plan", "name.x=abc")) == 2
+    assert "'name' is a plain value" in capsys.readouterr().err
+
+
+def test_a_dev_file_that_is_named_and_missing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused where the recipe names it; told of a task that is known, which then takes the last step."""
+    missing = str(own / "nowhere.jsonl")
+    sets = [f'tasks.moods.files.dev="{missing}"', "training.evaluate_every=2"]
+    assert main(words(own, "plan", *sets)) == 3
+    assert missing in capsys.readouterr().err
+    assert main(words(own, "plan", sets[0])) == 0, "nothing is chosen on it"
+    capsys.readouterr()
+    (own / "data" / "xtreme" / "panx").mkdir(parents=True)
+    for name in ("train-en", "test-de"):
+        (own / "data" / "xtreme" / "panx" / f"{name}.tsv").write_text("Bonn\tB-LOC\nis\tO\n\n" * 9)
+    known = [*words(own, "plan", "targets=[panx]", "training.evaluate_every=2"), "--data", str(own / "data")]
+    assert main(known) == 0
+    assert "no dev rows to choose a step on, the last one is taken: " in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_in_the_end_are_not_kept(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["training.steps=1", "training.learning_rate=1e39", "training.warmup=0"]
+    assert main(words(own, "run", *sets)) == 6
+    assert "weights are not finite in the end" in capsys.readouterr().err
+    assert not list((own / "store").glob("target/*"))
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_what_is_no_encoder_or_has_no_tokenizer(own: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """A folder without a tokenizer's files trained on <unk> alone; a plan of a decoder was one."""
+    model = own / "model"
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    assert main(words(own, command)) == 4
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("effstilts: ") and last.endswith("has no masked-LM form in transformers: not an encoder")
+    (model / "config.json").write_text(json.dumps(config))
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    if command == "run":
+        assert main(words(own, command)) == 4
+        said = capsys.readouterr().err
+        assert "tokenizer" in said and "Traceback" not in said
 
 
 def test_the_scores_of_a_kind_are_those_it_names(tiny_recipe: Path, tmp_path: Path) -> None:

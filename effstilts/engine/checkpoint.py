@@ -1,6 +1,6 @@
 """Checkpoints of a training step: safetensors and a manifest, whole or absent.
 
-    work/<step>/checkpoint-000500/   weights.safetensors  optimizer.safetensors  progress.json  manifest.json
+    work/<step>/checkpoint-000500/   weights, moments and best .safetensors  progress.json  manifest.json
     work/<step>/checkpoint-001000/   ...
 
 Only trained parameters are kept, by name and in float32, so nothing depends on how many processes wrote them. The

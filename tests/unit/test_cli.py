@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 
+import effstilts
 from effstilts.cli import COMMANDS, main
+from effstilts.commands.places import DEFAULT_STORE, Places
+from effstilts.store import disk_error
 
 TEXT_TASK = (
     "tasks: {mine: {kind: classification, files: {train: t.jsonl, dev: t.jsonl}, labels: [a, b],"
@@ -137,3 +141,19 @@ def test_python_dash_m_and_the_launchers_argument() -> None:
     )
     assert result.returncode == 2 and "no recipe 'nothing'" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"effstilts {effstilts.__version__}\n"
+
+
+def test_an_empty_variable_names_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFSTILTS_STORE", "")
+    assert Places().store == Path(DEFAULT_STORE)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_what_is_not_allowed_is_not_to_be_tried_again(number: int) -> None:
+    known = disk_error(OSError(number, "no", "a/b"))
+    assert "allow it, or choose another path" in str(known) and "again" not in str(known) and "a/b" in str(known)

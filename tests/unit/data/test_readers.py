@@ -239,3 +239,21 @@ def test_csv_round_trip(rows: list[tuple[str, str]]) -> None:
         path = Path(folder) / "x"
         path.write_bytes(text.getvalue().encode())
         assert [tuple(row.values()) for row in read("csv", path)] == rows
+
+
+@pytest.mark.parametrize(
+    ("question", "odd"),
+    [
+        ({"id": "q", "question": "b", "answers": [{"text": "a"}]}, "KeyError: 'answer_start'"),
+        ({"id": "q", "answers": []}, "KeyError: 'question'"),
+        ({"question": "b", "answers": []}, "KeyError: 'id'"),
+        ("b", "TypeError"),
+    ],
+)
+def test_a_broken_question_is_named_by_its_place(tmp_path: Path, question: Any, odd: str) -> None:
+    good = {"id": "p", "question": "b", "answers": [{"text": "a", "answer_start": 0}]}
+    articles = [{"paragraphs": []}, {"paragraphs": [{"context": "a", "qas": [good, question]}]}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": articles}))
+    place = r"a\.json, article 2, paragraph 1, question 2: not in SQuAD's form"
+    with pytest.raises(DataError, match=f"{place} .*{odd}"):
+        read("squad_json", tmp_path / "a.json")

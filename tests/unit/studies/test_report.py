@@ -85,3 +85,15 @@ def test_seeds_that_share_a_step_are_one_measurement() -> None:
     assert row(text, "baseline") == ["50.0"] * 4
     assert "±" in "".join(row(text, "arm "))
     assert "median over seeds 1, 2;" in text and "2 seeds cannot give one below 0.5" in text
+
+
+def test_seeds_that_share_a_step_are_one() -> None:
+    """A baseline's retrieval is one step for all seeds: such a part of a table is no median over three."""
+    shared = record({("baseline", seed, "de"): 50.0 for seed in (1, 2, 3)})
+    for cell in shared["cells"]:
+        cell["step"] = "retrieve-a"
+    assert "median over seeds" not in table(shared)
+    for seed in (1, 2):
+        more = record({("arm", seed, "de"): 50.0 + seed})["cells"][0]
+        shared["cells"].append({**more, "step": f"retrieve-{seed}"})
+    assert "median over seeds 1, 2;" in table(shared)
