@@ -175,7 +175,7 @@ def cost(record: Record) -> list[str]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for step in record["steps"]:
         if "cost" in step:
-            groups.setdefault(step["label"].split(" ←")[0].split(", seed")[0], []).append(step)
+            groups.setdefault(_kind_of_training(step), []).append(step)
     lines = ["| training | runs | seconds | TFLOP | peak memory | trained of all | on disk |", "|---" * 7 + "|"]
     for label, steps in groups.items():
         costs = [step["cost"] for step in steps]
@@ -194,7 +194,37 @@ def cost(record: Record) -> list[str]:
             f"{format_seconds(alone)}, "
             f"{alone / shared:.2f} times as much. Seconds are of a machine with other work and no benchmark.",
         ]
-    return lines
+    return [*lines, *whole_matrix(record)]
+
+
+def _kind_of_training(step: Mapping[str, Any]) -> str:
+    return str(step["label"].split(" ←")[0].split(", seed")[0])
+
+
+def whole_matrix(record: Record) -> list[str]:
+    """What all arms, targets and seeds would cost, with and without sharing: a training that has not run takes the
+    median of its kind. Nothing where a kind has not run at all."""
+    measured: dict[str, list[float]] = {}
+    for step in record["steps"]:
+        if "cost" in step:
+            measured.setdefault(_kind_of_training(step), []).append(step["cost"]["seconds"])
+    steps = []
+    for step in record["steps"]:
+        if "cost" not in step and step["name"].startswith(("intermediate-", "target-")):
+            if _kind_of_training(step) not in measured:
+                return []
+            step = {**step, "cost": {"seconds": median(measured[_kind_of_training(step)])}}
+        steps.append(step)
+    every = [{**cell, "score": 0.0} for cell in record["cells"]]
+    shared, alone = sharing({"steps": steps, "cells": every})
+    arms, seeds = (len(unique(cell[name] for cell in every)) for name in ("arm", "seed"))
+    targets = len(unique(cell["task"] for cell in every if cell["section"] == "target"))
+    return [
+        "",
+        f"The whole matrix, {arms} arms x {targets} targets and retrieval x {seeds} seeds, by the median of each kind "
+        f"of training: {shared / 3600:.1f} hours with sharing, {alone / 3600:.1f} without, {alone / shared:.1f} times "
+        "as much; phase 1, which all share in `effstilts/mini`, not counted.",
+    ]
 
 
 def draw_differences(records: Mapping[str, Record], path: Path) -> None:
