@@ -217,6 +217,8 @@ def whole_matrix(record: Record) -> list[str]:
         steps.append(step)
     every = [{**cell, "score": 0.0} for cell in record["cells"]]
     shared, alone = sharing({"steps": steps, "cells": every})
+    if not shared:
+        return []
     arms, seeds = (len(unique(cell[name] for cell in every)) for name in ("arm", "seed"))
     targets = len(unique(cell["task"] for cell in every if cell["section"] == "target"))
     return [

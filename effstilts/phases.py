@@ -111,6 +111,9 @@ def train_phase(bench: Workbench, step: Step) -> None:
             write_atomic(record, json.dumps(failed, ensure_ascii=False))
 
 
+_NOT_FINITE = "the weights are not finite in the end"
+
+
 def _failed_before(record: Path) -> list[list[str]]:
     with contextlib.suppress(OSError, ValueError):
         return list(json.loads(record.read_text(encoding="utf-8")))
@@ -153,9 +156,14 @@ def _train(bench: Workbench, step: Step, work: Path, failed: Sequence[Sequence[s
             ranks,
         )
         found = failures(progress)
+        finite = ranks.tell(lambda: all(bool(tensor.isfinite().all()) for tensor in chosen.values()))
+        if not finite:
+            found = [*found, _NOT_FINITE]
         again = bool(found) and len(failed) < step.training.restarts
         for problem in found if ranks.leads else ():
             log.warn(f"{step.label}: {problem}" + ("; begun again with another seed" if again else ""))
+        if not finite and not again:
+            raise TrainingError(f"{step.label}: {_NOT_FINITE}; lower training.learning_rate")
         if again or not ranks.leads:
             return found if again else []
         cost = meter.facts(model, progress)
@@ -163,8 +171,6 @@ def _train(bench: Workbench, step: Step, work: Path, failed: Sequence[Sequence[s
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(chosen[name])
-        if not all(bool(parameter.isfinite().all()) for parameter in own.values()):
-            raise TrainingError(f"{step.label}: the weights are not finite in the end; lower training.learning_rate")
         drift = _merge_drift(bench, step, opened, tasks[0], work) if step.method.name in quantised.FORMS else {}
     finally:
         if events is not None:

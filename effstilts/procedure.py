@@ -393,7 +393,9 @@ def _check_dev(label: str, part: TaskPart, bench: Workbench) -> None:
     except DataError as error:
         if part.task.name in bench.dev_files:
             raise
-        bench.log.warn(f"{label}: no dev rows to choose a step on, the last one is taken: {error}")
+        if part.name not in bench.without_dev:
+            bench.log.warn(f"{label}: no dev rows to choose a step on, the last one is taken: {error}")
+        bench.without_dev.add(part.name)
 
 
 def _training_step(

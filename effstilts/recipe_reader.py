@@ -103,6 +103,7 @@ def _stands_for(place: Sequence[str]) -> str:
     if list(place) == ["model"]:
         return "name"
     shares = place[0] in ("mlm", "intermediate") and place[-2:-1] == ["tasks"]
+    shares |= place[0] == "intermediate" and len(place) in (2, 3) and place[-1].isdecimal()
     return "task" if shares or (place[0] == "targets" and len(place) == 2) else ""
 
 

@@ -171,6 +171,7 @@ class Workbench:
         self.declared = {name: registry.declare(name, spec) for name, spec in declared.items()}
         # Tasks whose dev file the recipe itself names.
         self.dev_files = {name for name, spec in declared.items() if "dev" in (spec.get("files") or {})}
+        self.without_dev: set[str] = set()  # what was said of
         self._examples: dict[Any, Sequence[Mapping[str, Any]]] = {}
         # Of the last pooled task: every language of it is searched in the same candidates.
         self._candidates: tuple[tuple[str, str], list[Mapping[str, Any]]] = ("", ""), []

@@ -87,11 +87,11 @@ def test_what_was_measured_is_shown_if_a_later_language_cannot_be_read(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, _ = trained
-    folder = tmp_path / "data" / "xtreme" / "tatoeba"
+    folder = tmp_path / "data" / "tatoeba"
     folder.mkdir(parents=True)
     for code, foreign in (("ara", "a\nb\nc\n"), ("deu", "a\nb\n")):
-        (folder / f"{code}-eng.{code}").write_text(foreign)
-        (folder / f"{code}-eng.eng").write_text("a\nb\nc\n")
+        (folder / f"tatoeba.{code}-eng.{code}").write_text(foreign)
+        (folder / f"tatoeba.{code}-eng.eng").write_text("a\nb\nc\n")
     capsys.readouterr()
     words = ["retrieve", "tiny:nli", "--languages", "ar,de", "--store", str(store), "--data", str(tmp_path / "data")]
     words += ["--offline", "--picture", "none", "--margin", "ratio", "--k", "9"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class TextOptions(Places):
     """Tokens of a line that are read; longer lines are cut and counted. 0: a sentence-transformers model's own, else
     512."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What vectors are computed in. auto: bf16 where a matrix product is at least 1.3 times as fast in it; the result's
-    line names it."""
+    """What vectors are computed in. auto: what an interrupted run began in, else bf16 where a matrix product is at
+    least 1.3 times as fast in it; the result's line names it."""
     batch_tokens: int = 16384
     """Tokens of a batch: memory against speed."""
     offline: bool = False
@@ -56,7 +57,7 @@ class TextOptions(Places):
         from effstilts.model.packed import resolve_precision
         from effstilts.retrieval.evaluate import poolings
         from effstilts.store import Store
-        from effstilts.studies.texts import Job, check_texts
+        from effstilts.studies.texts import Job, begun_precision, check_texts
         from effstilts.studies.trained import open_named
 
         if not self.model:
@@ -72,7 +73,8 @@ class TextOptions(Places):
         if self.layer < -1:
             raise RecipeError(f"--layer {self.layer}: layers are counted from 0, the embedding output")
         (pooling,) = poolings(named.encoder, named.asked(self.layer, self.pooling, self.special_tokens))
-        precision = resolve_precision(self.precision, named.encoder.device)
+        begun = begun_precision(out) if self.precision == "auto" else None
+        precision = begun or resolve_precision(self.precision, named.encoder.device)
         length = self.max_length or named.max_length
         return Job(named, pooling, precision, length, self.batch_tokens, out, Log(quiet=self.quiet))
 
@@ -186,7 +188,7 @@ class Retrieve(DataPlaces, Places):
         from effstilts.engine.plain import default_device
         from effstilts.log import Log
         from effstilts.model.packed import resolve_precision
-        from effstilts.store import Store
+        from effstilts.store import Store, write_atomic
         from effstilts.studies import picture, retrieval
         from effstilts.studies.trained import open_named
         from effstilts.workbench import Workbench
@@ -216,7 +218,7 @@ class Retrieve(DataPlaces, Places):
         ]
         asked |= {name: value for name, value, unset in options if value != unset}
         precision = resolve_precision(self.precision, default_device())
-        tasks = tuple(_SHORT.get(name, name) for name in _words(self.tasks))
+        tasks = tuple(dict.fromkeys(_SHORT.get(name, name) for name in _words(self.tasks)))
         wanted = retrieval.Wanted(tasks, _words(self.languages), _layers(self.layers), hows, asked, precision)
         log = Log(quiet=self.quiet)
         store = Store(self.store)
@@ -231,13 +233,10 @@ class Retrieve(DataPlaces, Places):
             # What was measured is not lost with a model or a language that cannot be read.
             if cells:
                 print(retrieval.tables(cells))
+            if cells and path is not None:
+                write_atomic(path.with_suffix(".json"), json.dumps({"cells": cells}, indent=1, ensure_ascii=False))
         if path is not None:
-            import json
-
-            from effstilts.store import write_atomic
-
             picture.draw(cells, path)
-            write_atomic(path.with_suffix(".json"), json.dumps({"cells": cells}, indent=1, ensure_ascii=False))
             log.say(f"wrote {path} and {path.with_suffix('.json')}")
         return 0
 

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 Digests = Mapping[str, NDArray[np.uint64]]
 
 # Raised when the hashes of the same rows change.
-VERSION = 4
+VERSION = 5
 WHOLE, ID, SENTENCES = "whole", "id", "sentences"
 ROLES = ("text", "text_pair", "prompt", "question", "context", "source", "target", "tokens")
 # Ids that no two data sets give by chance: SQuAD's, MLQA's, UUIDs.
 _HASH = re.compile(r"[0-9a-f-]{24,}")
 _WORDS = re.compile(r"\w+")
-_ENDS = re.compile(r"(?<=[.!?؟۔।])\s+|(?<=[。！？])|\n+")
+_ENDS = re.compile(r"(?:(?<=[.!?؟۔।])|(?<=[.!?؟۔।][\"'”’»)\]]))\s+|(?<=[。！？])|\n+")
 _SHORTEST = 20
 _NONE = np.uint64(0)
 

@@ -279,17 +279,17 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
         except FileNotFoundError:
             write_atomic(path, signed(job))
             return
-        differ = [key for key in job if there.get(key) != job[key]]
-        if differ and not (folder / MANIFEST).exists() and not any((folder / "shards").glob("*.safetensors")):
-            write_atomic(path, signed(job))  # a start that made nothing
-            return
+    differ = [key for key in job if there.get(key) != job[key]]
     if differ:
         what = ", ".join(
             f"{key} {_shown(there.get(key))} there, {_shown(job[key])} asked" for key in differ if key != "model"
         )
         kept, asked = ({**dict(of.get("model", {})), "numerics": None} for of in (there, job))
         other = "a version of effstilts with other numbers" if kept == asked else "another model"
-        raise StoreError(f"{folder} holds vectors of {what or other}: choose another folder or delete it")
+        # Another rank may be at the first shard: it is not for this one to begin anew.
+        made = (folder / MANIFEST).exists() or any((folder / "shards").glob("*.safetensors"))
+        begun = "holds vectors" if made else "was begun, without any vectors yet, as that"
+        raise StoreError(f"{folder} {begun} of {what or other}: choose another folder or delete it")
 
 
 def _shown(value: Any) -> str:

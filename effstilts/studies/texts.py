@@ -24,17 +24,18 @@ from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
 from effstilts.model.packed import Precision
 from effstilts.retrieval import blocks, corpus
-from effstilts.retrieval.approximate import Index, IndexSpec, recall
+from effstilts.retrieval.approximate import Index, IndexSpec
 from effstilts.retrieval.blocks import Keep
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.embed import Embedder, Pooling
 from effstilts.retrieval.exact import pair_scores
 from effstilts.retrieval.mining import Neighbourhoods, mine
-from effstilts.retrieval.neighbours import Neighbours
+from effstilts.retrieval.neighbours import Neighbours, search
 from effstilts.store import (
     content_key,
     disk_errors,
     file_hash,
+    read_signed,
     replaceable,
     sync_folder,
     verify_folder,
@@ -45,6 +46,8 @@ from effstilts.studies.trained import Named
 
 # Of the work folder, made first: a folder without it is somebody else's.
 _LOCK = "lock"
+# Queries whose neighbours are searched exactly, too, to tell an approximate index's recall.
+_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,15 @@ class Job:
     @property
     def work(self) -> Path:
         return self.out.with_name(self.out.name + ".work")
+
+
+def begun_precision(out: Path) -> Precision | None:
+    """What the vectors beside an unfinished OUT are in; None where there are none."""
+    for state in sorted(out.with_name(out.name + ".work").glob("*/vectors.json")):
+        with contextlib.suppress(StoreError, OSError, KeyError):
+            precision: Precision = read_signed(state, "")["identity"]["precision"]
+            return precision
+    return None
 
 
 @dataclass(frozen=True)
@@ -110,12 +122,14 @@ def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpe
 
         def find(keep: Keep) -> Sequence[Neighbours]:
             if spec is not None:
-                return [_roughly(job, asked.vectors.rows, there.vectors.rows, min(k, len(there.lines)), spec)]
+                return [_roughly(asked.vectors.rows, there.vectors.rows, min(k, len(there.lines)), spec)]
             return [blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)]
 
         shape = len(asked.lines), min(k, len(there.lines))
         how = "nearest" if spec is None else f"nearest-{content_key(asdict(spec))}"
         ((scores, found),) = _kept(job, how, asked, there, k, [shape], find)
+        if spec is not None:
+            job.log.say(f"{spec.kind} {_recall(asked.vectors.rows, there.vectors.rows, found)}")
 
         def write(file: IO[str]) -> None:
             texts = there.lines.at(found[found >= 0])
@@ -130,9 +144,7 @@ def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpe
     return f"{said} ({job.precision} vectors)"
 
 
-def _roughly(
-    job: Job, queries: NDArray[np.float32], database: NDArray[np.float32], count: int, spec: IndexSpec
-) -> Neighbours:
+def _roughly(queries: NDArray[np.float32], database: NDArray[np.float32], count: int, spec: IndexSpec) -> Neighbours:
     """By an approximate index; scored and ordered exactly, index -1 at the end where it found fewer."""
     index = Index.build(database, spec)
     _, found = index.search(queries, count)
@@ -140,12 +152,19 @@ def _roughly(
     rows, places = np.nonzero(found >= 0)
     scores[rows, places] = pair_scores(queries, database, rows, found[rows, places])
     order = np.lexsort((found, -scores))
-    told = recall(index, queries, database, count)
-    job.log.say(
-        f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {count} nearest, and the nearest of "
-        f"{100 * told['first']:.1f} % of {told['queries']:,} queries"
-    )
     return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1))
+
+
+def _recall(queries: NDArray[np.float32], database: NDArray[np.float32], found: NDArray[np.int64]) -> str:
+    """What share of the exact neighbours was found, on a sample of the queries."""
+    chosen = np.sort(np.random.default_rng(0).choice(len(queries), min(_SAMPLE, len(queries)), replace=False))
+    exact = search(np.asarray(queries[chosen]), database, found.shape[1], "auto")[1]
+    share = np.mean([len(np.intersect1d(one, other)) for one, other in zip(exact, found[chosen], strict=True)])
+    first = (exact[:, 0] == found[chosen, 0]).mean()
+    return (
+        f"finds {100 * share / found.shape[1]:.1f} % of the exact {found.shape[1]} nearest, and the nearest of "
+        f"{100 * first:.1f} % of {len(chosen):,} queries"
+    )
 
 
 def _say_k(job: Job, k: int, *sides: Lines) -> None:
@@ -228,7 +247,7 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if not any(job.work.glob("*/vectors.f32")):
+            if not any(job.work.glob("*/vectors.json")):
                 _clear(job.work)  # nothing was made that is worth going on from
             raise
         _clear(job.work)

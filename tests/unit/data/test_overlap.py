@@ -62,7 +62,7 @@ def test_a_sentence_within_a_training_text_is_known() -> None:
     """66 sentences of BUCC's Chinese stood in lines of a Wikipedia that the guard compared whole."""
     chinese = "北京是中华人民共和国的首都也是直辖市和国家中心城市之一"
     lines = [
-        "Short one. The second sentence of the line is long enough! And a third.",
+        'He said: "No more." The second sentence of the line is long enough! And a third.',
         f"其他的句子在这里。{chinese}。",
     ]
     trained = digests([{"text": line} for line in lines])

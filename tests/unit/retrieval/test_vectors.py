@@ -160,17 +160,21 @@ def test_other_settings_and_other_sentences_are_refused(encoder: Any, tmp_path: 
         store(tmp_path / "none", encoder, [])
 
 
-def test_a_start_that_made_nothing_stands_in_no_ones_way(
+def test_a_start_that_made_nothing_is_told_from_vectors(
     encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It is not taken over: another rank of it may be at its first shard."""
     save(encoder, tmp_path / "model")
     text = tmp_path / "a.txt"
     text.write_bytes(b"one\n\xff\n")
     words = ["embed", str(text), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--offline"]
     assert main(words) == 3 and "a.txt:2: not UTF-8" in capsys.readouterr().err
     text.write_text("one\ntwo\n")
-    assert main([*words, "--layers", "1"]) == 0
-    assert Vectors.open(tmp_path / "out" / "a.txt").names == ["layer1-mean"]
+    capsys.readouterr()
+    assert main([*words, "--layers", "1"]) == 5
+    said = capsys.readouterr().err
+    assert "was begun, without any vectors yet, as that of poolings layer2-mean there, layer1-mean asked" in said
+    assert main(words) == 0 and Vectors.open(tmp_path / "out" / "a.txt").names == ["layer2-mean"]
 
 
 def test_vectors_that_no_search_can_use_are_told(
