@@ -10,6 +10,7 @@ pq      IVF{lists},PQ{codes}    codes bytes         tens of millions
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -142,14 +143,28 @@ def recall(
     index: Index, queries: NDArray[Any], database: NDArray[Any], count: int, sample: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Share of the exact `count` nearest that the index finds, over a random sample of the queries, with the spec."""
+
+    def ask(rows: Indices) -> Indices:
+        return index.search(np.asarray(queries[rows], np.float32), count)[1]
+
+    return {**recall_of(ask, queries, database, count, sample, seed), **asdict(index.spec)}
+
+
+def recall_of(
+    found: Callable[[Indices], Indices],
+    queries: NDArray[Any],
+    database: NDArray[Any],
+    count: int,
+    sample: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """As `recall`, of neighbours however they were found. found(rows): those of these queries, [rows, count]."""
     chosen = np.sort(np.random.default_rng(seed).choice(len(queries), min(sample, len(queries)), replace=False))
-    asked = np.asarray(queries[chosen], np.float32)
-    exact = search(asked, database, count, "auto")[1]
-    found = index.search(asked, count)[1]
-    hits = [len(np.intersect1d(one, other)) for one, other in zip(exact, found, strict=True)]
-    first = float((exact[:, 0] == found[:, 0]).mean())
-    share = float(np.sum(hits)) / exact.size
-    return {"recall": share, "first": first, "count": count, "queries": len(chosen), **asdict(index.spec)}
+    exact = search(np.asarray(queries[chosen], np.float32), database, count, "auto")[1]
+    near = found(chosen)
+    hits = [len(np.intersect1d(one, other)) for one, other in zip(exact, near, strict=True)]
+    first = float((exact[:, 0] == near[:, 0]).mean())
+    return {"recall": float(np.sum(hits)) / exact.size, "first": first, "count": count, "queries": len(chosen)}
 
 
 def _finite(vectors: Floats, first: int, name: str) -> None:

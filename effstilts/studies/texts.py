@@ -24,13 +24,13 @@ from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
 from effstilts.model.packed import Precision
 from effstilts.retrieval import blocks, corpus
-from effstilts.retrieval.approximate import Index, IndexSpec
+from effstilts.retrieval.approximate import Index, IndexSpec, recall_of
 from effstilts.retrieval.blocks import Keep
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.embed import Embedder, Pooling
 from effstilts.retrieval.exact import pair_scores
 from effstilts.retrieval.mining import Neighbourhoods, mine
-from effstilts.retrieval.neighbours import Neighbours, search
+from effstilts.retrieval.neighbours import Neighbours
 from effstilts.store import (
     content_key,
     disk_errors,
@@ -46,8 +46,6 @@ from effstilts.studies.trained import Named
 
 # Of the work folder, made first: a folder without it is somebody else's.
 _LOCK = "lock"
-# Queries whose neighbours are searched exactly, too, to tell an approximate index's recall.
-_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,16 @@ class Job:
 
     @property
     def work(self) -> Path:
-        return self.out.with_name(self.out.name + ".work")
+        return _work_of(self.out)
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_name(out.name + ".work")
 
 
 def begun_precision(out: Path) -> Precision | None:
     """What the vectors beside an unfinished OUT are in; None where there are none."""
-    for state in sorted(out.with_name(out.name + ".work").glob("*/vectors.json")):
+    for state in sorted(_work_of(out).glob("*/vectors.json")):
         with contextlib.suppress(StoreError, OSError, KeyError):
             precision: Precision = read_signed(state, "")["identity"]["precision"]
             return precision
@@ -129,7 +131,11 @@ def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpe
         how = "nearest" if spec is None else f"nearest-{content_key(asdict(spec))}"
         ((scores, found),) = _kept(job, how, asked, there, k, [shape], find)
         if spec is not None:
-            job.log.say(f"{spec.kind} {_recall(asked.vectors.rows, there.vectors.rows, found)}")
+            told = recall_of(found.__getitem__, asked.vectors.rows, there.vectors.rows, shape[1])
+            job.log.say(
+                f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {told['count']} nearest, and the nearest "
+                f"of {100 * told['first']:.1f} % of {told['queries']:,} queries"
+            )
 
         def write(file: IO[str]) -> None:
             texts = there.lines.at(found[found >= 0])
@@ -153,18 +159,6 @@ def _roughly(queries: NDArray[np.float32], database: NDArray[np.float32], count:
     scores[rows, places] = pair_scores(queries, database, rows, found[rows, places])
     order = np.lexsort((found, -scores))
     return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1))
-
-
-def _recall(queries: NDArray[np.float32], database: NDArray[np.float32], found: NDArray[np.int64]) -> str:
-    """What share of the exact neighbours was found, on a sample of the queries."""
-    chosen = np.sort(np.random.default_rng(0).choice(len(queries), min(_SAMPLE, len(queries)), replace=False))
-    exact = search(np.asarray(queries[chosen]), database, found.shape[1], "auto")[1]
-    share = np.mean([len(np.intersect1d(one, other)) for one, other in zip(exact, found[chosen], strict=True)])
-    first = (exact[:, 0] == found[chosen, 0]).mean()
-    return (
-        f"finds {100 * share / found.shape[1]:.1f} % of the exact {found.shape[1]} nearest, and the nearest of "
-        f"{100 * first:.1f} % of {len(chosen):,} queries"
-    )
 
 
 def _say_k(job: Job, k: int, *sides: Lines) -> None:

@@ -348,16 +348,22 @@ def test_too_few_rows_have_no_gold(encoder: Any) -> None:
         mined(Trial(encoder, lambda _: rows, "test", Retrieval(rows=1), 64, [Pooling(1)]))
 
 
+def official_corpora(folder: Path, names: dict[Any, str]) -> None:
+    """Synthetic corpora by official files' names: of each split what it is called there; `qaa` stands in for `zh`."""
+    folder.mkdir(parents=True)
+    write_corpora(folder, tuple(names))
+    for split, official in names.items():
+        for ours, end in (("source", "zh"), ("target", "en"), ("gold", "gold")):
+            (folder / f"qaa.{split}.{ours}").rename(folder / f"zh-en.{official}.{end}")
+
+
 def test_the_retrieve_command_sweeps_mining_and_chooses_elsewhere(
     tmp_path: Path, encoder: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The declared BUCC task on synthetic corpora in the official layout, `qaa` standing in for `zh`."""
     save(encoder, tmp_path / "encoder")
     folder = tmp_path / "data" / "xtreme" / "bucc2018"
-    folder.mkdir(parents=True)
-    write_corpora(folder, ("dev",))
-    for ours, official in (("source", "zh"), ("target", "en"), ("gold", "gold")):
-        (folder / f"qaa.dev.{ours}").rename(folder / f"zh-en.dev.{official}")
+    official_corpora(folder, {"dev": "dev"})
     words = ["retrieve", str(tmp_path / "encoder"), "--tasks", "bucc2018", "--layers", "all", "--picture", "none"]
     words += ["--data", str(tmp_path / "data"), "--store", str(tmp_path / "store"), "--offline", "--space", "centre"]
     assert main([*words, "--margin", "distance"]) == 0
@@ -372,11 +378,7 @@ def test_the_shared_tasks_own_files_are_found_and_its_sample_is_dev(
     """bucc2018/zh-en/zh-en.sample.zh and zh-en.training.zh, as they are given out; `bucc` is the task's short name."""
     save(encoder, tmp_path / "encoder")
     folder = tmp_path / "data" / "bucc2018" / "zh-en"
-    folder.mkdir(parents=True)
-    write_corpora(folder, ("dev", "test"))
-    for split, official in (("dev", "sample"), ("test", "training")):
-        for ours, end in (("source", "zh"), ("target", "en"), ("gold", "gold")):
-            (folder / f"qaa.{split}.{ours}").rename(folder / f"zh-en.{official}.{end}")
+    official_corpora(folder, {"dev": "sample", "test": "training"})
     words = ["retrieve", str(tmp_path / "encoder"), "--tasks", "bucc", "--picture", "none", "--languages", "zh"]
     words += ["--data", str(tmp_path / "data"), "--store", str(tmp_path / "store"), "--offline"]
     assert main([*words, "--mode", "intersection", "--precision", "bf16"]) == 0
