@@ -168,7 +168,7 @@ class Workbench:
         self.where = where
         self.log = log
         self.device = default_device()
-        self.declared = {name: registry.declare(name, spec) for name, spec in declared.items()}
+        self.declared = registry.declare_all(declared)
         # Tasks whose dev file the recipe itself names.
         self.dev_files = {name for name, spec in declared.items() if "dev" in (spec.get("files") or {})}
         self.without_dev: set[str] = set()  # what was said of

@@ -153,7 +153,7 @@ class _Rows:
     """The run's rows again, from where the run had them."""
 
     def __init__(self, recipe: Record, data: Path | None, offline: bool) -> None:
-        self._declared = {name: registry.declare(name, spec) for name, spec in recipe["tasks"].items()}
+        self._declared = registry.declare_all(recipe["tasks"])
         world = World.declared(**recipe["synthetic"])
         self._where = sources.DataConfig(data, recipe["data"]["source"], offline, world)
 

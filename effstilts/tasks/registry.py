@@ -75,12 +75,40 @@ def get(name: str, declared: Mapping[str, Task] | None = None) -> Task:
     return task
 
 
-def declare(name: str, spec: Mapping[str, Any]) -> Task:
+def declare_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
+    """The tasks of a recipe's mapping, which may extend each other or be parts of each other, in any order; a task that
+    names its own name means the known one. RecipeError as in `declare`, and for tasks that need each other."""
+    declared: dict[str, Task] = {}
+
+    def need(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circle = " needs ".join([*path[path.index(name) :], name])
+            raise RecipeError(f"tasks: {circle}: no task can be made of itself")
+        for other in _named_in(specs[name]):
+            if other in specs and other not in (name, *declared):
+                need(other, (*path, name))
+        declared[name] = declare(name, specs[name], declared)
+
+    for name in specs:
+        if name not in declared:
+            need(name, ())
+    return {name: declared[name] for name in specs}
+
+
+def _named_in(spec: Any) -> list[str]:
+    """The tasks that a declaration is made of; one that is no such thing is refused later."""
+    if not isinstance(spec, Mapping):
+        return []
+    parts = spec.get("parts")
+    return [str(name) for name in [spec.get("extends", ""), *(parts if isinstance(parts, list) else ())]]
+
+
+def declare(name: str, spec: Mapping[str, Any], declared: Mapping[str, Task] | None = None) -> Task:
     """A task out of a recipe's mapping.
 
-    Keys are the fields of Task, and: `extends`, a known task whose other fields are kept; `files`, split -> path, list
-    of paths or {path, format}; `format`, for files whose ending does not say it; `hub`, {id, splits, config,
-    revision, mirror}; `parts`, names of known tasks. `labels` may be {file: PATH} (absolute, or relative to the
+    Keys are the fields of Task, and: `extends`, a known or `declared` task whose other fields are kept; `files`, split
+    -> path, list of paths or {path, format}; `format`, for files whose ending does not say it; `hub`, {id, splits,
+    config, revision, mirror}; `parts`, names of such tasks. `labels` may be {file: PATH} (absolute, or relative to the
     current folder): one label a line, or JSON, a list or a mapping of label to its number. RecipeError names an
     unknown key, a missing role, a format that does not exist.
     """
@@ -95,7 +123,7 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     values: dict[str, Any] = {k: v for k, v in spec.items() if k not in ("extends", "format", "language_codes")}
     base: Task | None = None
     if "extends" in spec:
-        base = get(str(spec["extends"]))
+        base = get(str(spec["extends"]), declared)
     elif "kind" not in spec:
         raise RecipeError(f"{at}: needs a `kind` ({', '.join(ROLES)}), or `extends` with a known task")
     kind = str(values.get("kind", base.kind if base else ""))
@@ -106,7 +134,7 @@ def declare(name: str, spec: Mapping[str, Any]) -> Task:
     if "hub" in values:
         values["hub"] = decode(Hub, values["hub"], f"{at}.hub")
     if "parts" in values:
-        values["parts"] = _parts(at, values["parts"])
+        values["parts"] = _parts(at, values["parts"], declared)
         values.setdefault("columns", values["parts"][0].columns)
         values.setdefault("labels", list(values["parts"][0].labels))
     if "holdout" in values:
@@ -174,10 +202,10 @@ def _files(at: str, spec: Any, default_format: Any, codes: Any, kind: str) -> Fi
     return Files(paths, next(iter(formats.values())), formats, codes)
 
 
-def _parts(at: str, spec: Any) -> tuple[Task, ...]:
+def _parts(at: str, spec: Any, declared: Mapping[str, Task] | None) -> tuple[Task, ...]:
     if not isinstance(spec, list) or len(spec) < 2:
         raise RecipeError(f"{at}.parts: expected two or more names of tasks, got {spec!r}")
-    return tuple(get(str(name)) for name in spec)
+    return tuple(get(str(name), declared) for name in spec)
 
 
 def _labels_of(at: str, spec: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from effstilts.data.readers import READERS
 from effstilts.errors import RecipeError
 from effstilts.tasks import registry
-from effstilts.tasks.registry import all_tasks, declare, get, known_tasks, names
+from effstilts.tasks.registry import all_tasks, declare, declare_all, get, known_tasks, names
 from effstilts.tasks.task import ROLES, SPLITS, Files, Task
 from effstilts.tasks.xtreme import PANX_LANGUAGES, TATOEBA_CODES, UDPOS_LANGUAGES
 
@@ -98,6 +98,24 @@ def test_a_declared_task_may_take_a_known_ones_place() -> None:
     assert all_tasks({"xnli": mine})["xnli"] is mine and "new" in names({"new": declare("new", MINE)})
     with pytest.raises(RecipeError, match="no task 'xnly'.*did you mean 'xnli'"):
         get("xnly")
+
+
+def test_the_tasks_of_a_recipe_may_be_made_of_each_other_in_any_order() -> None:
+    specs = {
+        "both": {"extends": "mnli", "parts": ["short", "qqp-like"]},
+        "short": {"extends": "mnli", "max_length": 20},
+        "qqp-like": {"extends": "short", "files": {"train": "x.jsonl"}},
+        "mnli": {"extends": "mnli", "score": "accuracy", "max_length": 32},
+    }
+    made = declare_all(specs)
+    assert list(made) == list(specs) and made["mnli"].max_length == 32 != get("mnli").max_length
+    assert [part.max_length for part in made["both"].parts] == [20, 20] and made["both"].max_length == 32
+    with pytest.raises(RecipeError, match="tasks: a needs b needs a: no task can be made of itself"):
+        declare_all({"x": {"extends": "a"}, "a": {"extends": "b"}, "b": {"extends": "a"}})
+    with pytest.raises(RecipeError, match="no task 'shorter'"):
+        declare_all({"x": {"extends": "shorter"}})
+    with pytest.raises(RecipeError, match=r"tasks\.x"):
+        declare_all({"x": ["extends"]})  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
