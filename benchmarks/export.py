@@ -30,6 +30,7 @@ def main() -> None:
     costs = {
         step["label"]: {"steps": step["done_steps"], "best_step": step["best_step"], **step["cost"]} for step in trained
     }
+    costs |= {step["label"]: step["scoring_cost"] for step in record["steps"] if "scoring_cost" in step}
     machine = trained[-1]["machine"] if trained else None
     done = sum("score" in cell for cell in cells)
     result = {

@@ -20,7 +20,7 @@ from effstilts.cli import main as effstilts
 from effstilts.evaluation.significance import sign_flip_test
 from effstilts.log import format_bytes, format_seconds
 from effstilts.store import Store, content_key
-from effstilts.studies.costs import sharing
+from effstilts.studies.costs import of_scoring, scoring_label, sharing
 from effstilts.studies.report import notes, unique
 
 Record = Mapping[str, Any]
@@ -83,7 +83,7 @@ def report(options: argparse.Namespace) -> None:
             "name": record["name"],
             "recipe": record["recipe"],
             "cells": [cell for cell in record["cells"] if "score" in cell],
-            "steps": [step for step in record["steps"] if "cost" in step],
+            "steps": [step for step in record["steps"] if "cost" in step or "scoring_cost" in step],
         }
         for method, record in records.items()
     }
@@ -185,6 +185,13 @@ def cost(record: Record) -> list[str]:
             f"| {format_bytes(int(median(c['training_peak_memory_bytes'] for c in costs)))} "
             f"| {costs[0]['trained_parameters']:,} of {costs[0]['parameters']:,} "
             f"| {format_bytes(steps[0]['bytes'])} |"
+        )
+    for place, costs in of_scoring(record).items():
+        lines.append(
+            f"| {scoring_label(*place)}, a language | {len(costs)} | {median(c['seconds'] for c in costs):.1f} "
+            f"| {median(c['flops'] for c in costs) / 1e12:.2f} "
+            f"| {format_bytes(int(median(c['peak_memory_bytes'] for c in costs)))} "
+            f"| 0 of {costs[0]['parameters']:,} | - |"
         )
     shared, alone = sharing(record)
     if shared:

@@ -353,12 +353,14 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
     (part,) = step.parts
     trained = step.base
     assert isinstance(trained, Step)
+    meter = Meter(bench.device)
     model = bench.open_model(trained)
     rows = bench.rows(part, step.split, model.encoder)
     head = trained.parts[0].head
     metrics, predictions = _score(bench, part, step.split, model, head, rows, step.training, bench.ranks)
     if not bench.ranks.leads:
         return
+    cost = meter.of_scoring(model.encoder, int(rows["input_ids"].lengths.sum()))
     examples = bench.examples(part, step.split)
 
     def fill(folder: Path) -> None:
@@ -378,6 +380,7 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
         "examples": len(examples),
         "collapsed": collapsed,
         "spec": dict(step.spec),
+        **cost,
     }
     bench.store.put(step.kind, step.key, fill, facts)
 
@@ -385,6 +388,7 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
 def retrieve(bench: Workbench, step: Step) -> None:
     """One language of a retrieval task from pooled hidden states; keeps the predictions in the official form."""
     (part,) = step.parts
+    meter = Meter(bench.device)
     opened = bench.open_bare(step.base)
     settings = step.retrieval
     evaluator = EVALUATORS[part.task.kind]
@@ -397,6 +401,7 @@ def retrieve(bench: Workbench, step: Step) -> None:
     length = part.task.max_length
     sweep = evaluator.evaluate(Trial(opened, examples, step.split, settings, length, over, tune="dev" in step.spec))
     (outcome,) = sweep.outcomes.values()
+    cost = meter.of_scoring(opened, outcome.tokens, outcome.facts["layer"])
 
     def fill(folder: Path) -> None:
         lines = "".join(f"{line}\n" for line in outcome.predictions)
@@ -413,5 +418,6 @@ def retrieve(bench: Workbench, step: Step) -> None:
         "collapsed": "",
         **outcome.facts,
         "spec": dict(step.spec),
+        **cost,
     }
     bench.store.put(step.kind, step.key, fill, facts)

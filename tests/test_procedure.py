@@ -127,6 +127,13 @@ def test_an_artefact_loads_with_plain_transformers(tiny_recipe: Path, tmp_path: 
     facts = Store(store).facts(*folder.name.split("-", 1))
     assert facts["cost"]["trained_parameters"] == facts["cost"]["parameters"] > 0
     assert facts["machine"]["torch"] == torch.__version__ and facts["steps"] == 6
+    numbers = [
+        Store(store).facts(*path.name.split("-", 1))
+        for kind in ("evaluate", "retrieve")
+        for path in (store / "artefacts").glob(f"{kind}-*")
+    ]
+    costs = [number["scoring_cost"] for number in numbers]
+    assert costs and all(cost["tokens"] > 0 and cost["flops"] > 0 and cost["seconds"] > 0 for cost in costs)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [e["step"] for e in events if e["event"] == "step"] == [1, 2, 3, 4, 5, 6]
 

@@ -36,7 +36,7 @@ def encoder_flops_per_token(backbone: nn.Module) -> int:
     trained = [name for name, p in backbone.named_parameters() if p.requires_grad]
     lowest = min((_block(name) for name in trained), default=None)
     if lowest is None:
-        return sum(2 * m.in_features * m.out_features for m in block_linears(backbone).values())
+        return forward_flops_per_token(backbone)
     twice = any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
     total = 0
     for name, layer in block_linears(backbone).items():
@@ -44,6 +44,12 @@ def encoder_flops_per_token(backbone: nn.Module) -> int:
         passes = 1 + above + bool(layer.weight.requires_grad) + (twice and above)
         total += passes * 2 * layer.in_features * layer.out_features
     return total
+
+
+def forward_flops_per_token(backbone: nn.Module, layer: int = -1) -> int:
+    """As `encoder_flops_per_token`, forward alone; of the blocks up to hidden state `layer`, -1: all."""
+    linears = block_linears(backbone).items()
+    return sum(2 * m.in_features * m.out_features for name, m in linears if layer < 0 or _block(name) < layer)
 
 
 def _block(name: str) -> int:

@@ -1,4 +1,4 @@
-"""What a training step cost, measured in one place for every method."""
+"""What a step cost, measured in one place for every method."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from effstilts.cost.flops import encoder_flops_per_token
+from effstilts.cost.flops import encoder_flops_per_token, forward_flops_per_token
 from effstilts.cost.memory import PeakMemory
 from effstilts.engine.checkpoint import Progress
 from effstilts.engine.plain import Model
+from effstilts.model.encoder import Encoder
 
 
 class Meter:
@@ -30,7 +31,7 @@ class Meter:
         self.memory.restart()
 
     def facts(self, model: Model, progress: Progress) -> dict[str, Any]:
-        """What a step of the graph cost, and the machine.
+        """What a training step cost, and the machine.
 
         seconds: of optimizer steps, over all resumptions; wall_seconds: of this process; tokens without padding,
         padded_tokens with it; flops: of the encoder's blocks, see `encoder_flops_per_token`. In bytes, on a CPU
@@ -51,6 +52,21 @@ class Meter:
                 "training_peak_memory_bytes": training,
                 "parameters": sum(n for n, _ in sizes),
                 "trained_parameters": sum(n for n, trained in sizes if trained),
+            },
+            "machine": machine(self.device),
+        }
+
+    def of_scoring(self, encoder: Encoder, tokens: int, layer: int = -1) -> dict[str, Any]:
+        """What one number cost, and the machine: seconds with the opening of the model; tokens that the encoder read,
+        without padding; flops of its blocks on them, up to hidden state `layer`; memory as in `facts`."""
+        return {
+            "scoring_cost": {
+                "seconds": round(time.perf_counter() - self.began, 3),
+                "tokens": tokens,
+                "flops": forward_flops_per_token(encoder.backbone, layer) * tokens,
+                "memory_before_bytes": self._before,
+                "peak_memory_bytes": self.memory.peak(),
+                "parameters": sum(p.numel() for p in encoder.parameters()),
             },
             "machine": machine(self.device),
         }

@@ -49,12 +49,13 @@ class Trial:
 @dataclass(frozen=True)
 class Outcome:
     """metrics in percent, `metric` the one that counts; predictions: lines of the official form, a file of type
-    `form`; facts: what was chosen and counted."""
+    `form`; facts: what was chosen and counted; tokens: what the encoder read for it."""
 
     metrics: dict[str, float]
     metric: str
     predictions: list[str]
     facts: dict[str, Any]
+    tokens: int
     form: str = "tsv"
 
     @property
@@ -108,6 +109,7 @@ def aligned(trial: Trial) -> Sweep:
                 "over_length": made.over_length,
                 **_facts(made, settings, "absolute"),
             },
+            made.tokens,
         )
     return Sweep(outcomes)
 
@@ -120,16 +122,19 @@ def mined(trial: Trial) -> Sweep:
     found: dict[Pooling, bucc.Scored] = {}
     easy: dict[Pooling, float] = {}
     shared: dict[Pooling, dict[str, Any]] = {}
+    tokens: dict[Pooling, int] = {}
     for made in trial.sides(given.source.texts, given.target.texts):
         found[made.pooling] = _scored(made, given, settings)
         easy[made.pooling] = bucc.gold_only_accuracy(given, made.source, made.target)
         shared[made.pooling] = {"over_length": made.over_length, **_facts(made, settings, "ratio")}
+        tokens[made.pooling] = made.tokens
     tuning = found
     if tune:
         dev = bucc.corpora(trial.examples("dev"), settings.rows)
-        tuning = {
-            made.pooling: _scored(made, dev, settings) for made in trial.sides(dev.source.texts, dev.target.texts)
-        }
+        tuning = {}
+        for made in trial.sides(dev.source.texts, dev.target.texts):
+            tuning[made.pooling] = _scored(made, dev, settings)
+            tokens[made.pooling] += made.tokens
 
     def outcome(among: Sequence[Pooling]) -> Outcome:
         here, there = [found[p] for p in among], [tuning[p] for p in among]
@@ -161,6 +166,7 @@ def mined(trial: Trial) -> Sweep:
             "f1" if tune else "f1_cross_fitted",
             [f"{i}\t{j}" for i, j in sorted(names)],
             facts,
+            tokens[chosen],
         )
 
     return Sweep({p: outcome([p]) for p in over}, outcome(list(over)) if len(over) > 1 else None)
@@ -183,6 +189,7 @@ def searched(trial: Trial) -> Sweep:
                 "over_length": made.over_length,
                 **_facts(made, trial.settings, "absolute"),
             },
+            made.tokens,
             "json",
         )
     return Sweep(outcomes)

@@ -25,12 +25,13 @@ _SOURCE, _TARGET = "source sentence {} (from 0)".format, "target sentence {} (fr
 @dataclass(frozen=True)
 class Sides:
     """source [n, D], target [m, D]: vectors of one pooling in the settings' space. over_length: sentences of both that
-    were longer than the model reads, and cut."""
+    were longer than the model reads, and cut; tokens: of all of them."""
 
     pooling: Pooling
     source: NDArray[np.float32]
     target: NDArray[np.float32]
     over_length: int
+    tokens: int
 
 
 class _Last:
@@ -72,5 +73,6 @@ def sides(
             ours = embedder(source, name=_SOURCE)
             key = part, max_length, embedder.precision
             theirs = _LAST.embedded(embedder, target, key) if shared else embedder(target, name=_TARGET)
+        tokens = int(ours.lengths.sum() + theirs.lengths.sum())
         for pooling, x, y in zip(part, ours.vectors, theirs.vectors, strict=True):
-            yield Sides(pooling, *into_space(x, y, settings.space), ours.truncated + theirs.truncated)
+            yield Sides(pooling, *into_space(x, y, settings.space), ours.truncated + theirs.truncated, tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effstilts.log import format_bytes, format_seconds
@@ -12,14 +12,17 @@ _HEADS = ("step", "steps", "time", "tokens", "tokens/s", "padding", "peak memory
 
 def cost_table(record: Mapping[str, Any]) -> str:
     """A line for each step that trained: optimizer steps, their seconds over all resumptions, tokens without padding,
-    the share of padding, peak memory, trained parameters of all, bytes of the artefact. The last line is the sum; below
-    it, what the same numbers would have cost if every one had trained its own phases."""
+    the share of padding, peak memory, trained parameters of all, bytes of the artefact. Then one for the numbers of
+    each task whose cost was measured. The last line is the sum; below it, what the same numbers would have cost if
+    every one had trained its own phases."""
     costly = [step for step in record["steps"] if "cost" in step]
-    if not costly:
-        return "no step of this run has trained anything yet"
-    rows = [_row(step) for step in costly]
-    total = ["all", "", format_seconds(sum(s["cost"]["seconds"] for s in costly))]
-    total += [f"{sum(s['cost']['tokens'] for s in costly):,}", "", "", "", "", ""]
+    scored = of_scoring(record)
+    if not costly and not scored:
+        return "no step of this run has cost anything yet"
+    rows = [_row(step) for step in costly] + [_scoring_row(*item) for item in scored.items()]
+    costs = [step["cost"] for step in costly] + [cost for own in scored.values() for cost in own]
+    total = ["all", "", format_seconds(sum(cost["seconds"] for cost in costs))]
+    total += [f"{sum(cost['tokens'] for cost in costs):,}", "", "", "", "", ""]
     total.append(format_bytes(sum(s["bytes"] for s in costly)))
     table = [list(_HEADS), *rows, total]
     widths = [max(len(row[i]) for row in table) for i in range(len(_HEADS))]
@@ -33,6 +36,16 @@ def cost_table(record: Mapping[str, Any]) -> str:
             "(each task of each arm and seed with its own phases)"
         )
     return "\n".join(lines)
+
+
+def of_scoring(record: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(section, task) -> what each of its numbers cost; runs of an earlier version did not measure it."""
+    measured = {step["name"]: step["scoring_cost"] for step in record["steps"] if "scoring_cost" in step}
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for cell in record.get("cells", ()):
+        if cell.get("step") in measured:
+            found.setdefault((cell["section"], cell["task"]), {})[cell["step"]] = measured[cell["step"]]
+    return {place: list(own.values()) for place, own in found.items()}
 
 
 def sharing(record: Mapping[str, Any]) -> tuple[float, float]:
@@ -58,6 +71,26 @@ def _path(end: str, steps: Mapping[str, Mapping[str, Any]]) -> set[str]:
     for before in steps.get(end, {}).get("inputs", ()):
         found |= _path(before, steps)
     return found
+
+
+def scoring_label(section: str, task: str) -> str:
+    return f"{'evaluate' if section == 'target' else 'retrieve'} {task}"
+
+
+def _scoring_row(place: tuple[str, str], costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
+    return [
+        f"{scoring_label(*place)}, {len(costs)} numbers",
+        "",
+        format_seconds(seconds),
+        f"{tokens:,}",
+        f"{tokens / max(seconds, 1e-9):,.0f}",
+        "",
+        format_bytes(max(cost["peak_memory_bytes"] for cost in costs)),
+        "0",
+        f"{costs[0]['parameters']:,}",
+        "",
+    ]
 
 
 def _row(step: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,8 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             if "cost" in facts:
                 line |= {"done_steps": facts["steps"], "best_step": facts["best_step"]}
                 line |= {"cost": facts["cost"], "machine": facts["machine"], "bytes": store.size(step.kind, step.key)}
+            elif "scoring_cost" in facts:
+                line |= {"scoring_cost": facts["scoring_cost"], "machine": facts["machine"]}
         steps.append(line)
     # By arm and seed: equal arms share a step, whose label names the first.
     encoders = {f"{arm}:{seed}": at.name if isinstance(at, Step) else "" for (arm, seed), at in graph.encoders.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from effstilts.cost.flops import counted
 from effstilts.cost.meter import Meter
 from effstilts.engine.checkpoint import Progress
 from effstilts.engine.plain import Model
@@ -44,3 +45,15 @@ def test_making_the_model_and_training_it_are_told_apart(encoder: Any) -> None:
     assert 240 < (cost["peak_memory_bytes"] - before) / MIB < 290
     assert 30 < (cost["training_peak_memory_bytes"] - before) / MIB < 90
     assert cost["flops"] > 0 and cost["tokens"] == 7
+
+
+def test_a_number_costs_the_products_of_the_blocks_below_its_layer(encoder: Any) -> None:
+    costs = {layer: Meter(torch.device("cpu")).of_scoring(encoder, 10, layer)["scoring_cost"] for layer in (-1, 0, 1)}
+    assert costs[0]["flops"] == 0 < costs[1]["flops"] == costs[-1]["flops"] / encoder.depth
+    assert all(cost["seconds"] >= 0 and cost["tokens"] == 10 and cost["parameters"] > 0 for cost in costs.values())
+    ids = torch.randint(5, 20, (1, 10))
+    with torch.no_grad():
+        run = counted(lambda: encoder(ids, torch.ones_like(ids)))
+    # Beside the linear layers there are the products of attention: 4 x tokens x dim for each token and block.
+    attention = 4 * 10 * encoder.hidden_size * 10 * encoder.depth
+    assert costs[-1]["flops"] == run - attention

@@ -172,7 +172,8 @@ def test_a_sweep_of_one_is_the_single_run_and_choices_come_from_dev(
             split, side = texts[0].split()[:2]
             places = [int(text.split()[2]) for text in texts]
             aligned = [side == "s" or (pooling.layer == 2) == (split == "dev") for pooling in self.over]
-            return SimpleNamespace(vectors=[(same if here else other)[places] for here in aligned], truncated=0)
+            vectors = [(same if here else other)[places] for here in aligned]
+            return SimpleNamespace(vectors=vectors, truncated=0, lengths=np.full(len(texts), 3))
 
     monkeypatch.setattr(sides, "Embedder", Planted)
 

@@ -79,6 +79,29 @@ def test_costs_are_summed_and_divided() -> None:
     assert lines[3].split() == ["all", "20s", "1,500", "2.0", "KiB"]
 
 
+def test_what_numbers_cost_is_summed_for_each_task() -> None:
+    def scored(name: str, seconds: float) -> dict[str, Any]:
+        cost = {"seconds": seconds, "tokens": 100, "peak_memory_bytes": 1 << 20, "parameters": 990}
+        return {"name": name, "label": name, "inputs": [], "scoring_cost": cost}
+
+    def cell(section: str, arm: str, step: str) -> dict[str, Any]:
+        return {"section": section, "arm": arm, "seed": 1, "task": section[0], "step": step, "score": 1.0}
+
+    cells = [
+        cell("target", "a", "e1"),
+        cell("target", "a", "e2"),
+        cell("retrieval", "a", "r"),
+        cell("target", "a", "e0"),
+    ]
+    # Two seeds of a baseline share a step; e0 is of a version that did not measure.
+    cells.append(cell("retrieval", "b", "r"))
+    steps = [STEP, scored("e1", 1.0), scored("e2", 3.0), scored("r", 2.0), {"name": "e0", "label": "e0", "inputs": []}]
+    lines = [line.split() for line in cost_table({"steps": steps, "cells": cells}).splitlines()]
+    assert lines[2] == ["evaluate", "t,", "2", "numbers", "4s", "200", "50", "1.0", "MiB", "0", "990"]
+    assert lines[3] == ["retrieve", "r,", "1", "numbers", "2s", "100", "50", "1.0", "MiB", "0", "990"]
+    assert lines[4][:3] == ["all", "16s", "1,050"]
+
+
 def test_what_the_same_numbers_would_cost_without_sharing() -> None:
     def step(name: str, seconds: float, *inputs: str) -> dict[str, Any]:
         return {"name": name, "inputs": list(inputs), "cost": {"seconds": seconds}}
