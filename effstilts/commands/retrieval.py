@@ -15,6 +15,7 @@ from effstilts.commands.places import DataPlaces, Places, too_short
 from effstilts.errors import RecipeError
 
 if TYPE_CHECKING:
+    from effstilts.retrieval.approximate import IndexSpec
     from effstilts.studies.texts import Job
 
 
@@ -80,7 +81,29 @@ class TextOptions(Places):
 
 
 @dataclass
-class Mine(TextOptions):
+class SearchOptions(TextOptions):
+    """How neighbours are found."""
+
+    index: Literal["exact", "ivf", "hnsw", "sq", "pq"] = "exact"
+    """For texts that an exact search is too slow for: an inverted file (ivf), a graph (hnsw), or an inverted file of
+    8-bit (sq) or product-quantised (pq) vectors. What share of the exact result it finds is measured and printed;
+    neighbours that it misses raise a pair's margin."""
+    probe: int = 16
+    """Cells of an inverted file that are looked into: recall against speed."""
+    effort: int = 64
+    """The same of hnsw: candidates that are kept (efSearch)."""
+
+    def spec(self) -> IndexSpec | None:
+        """RecipeError for numbers below 1; None: an exact search."""
+        from effstilts.retrieval.approximate import IndexSpec
+
+        if self.probe < 1 or self.effort < 1:
+            raise RecipeError("--probe and --effort are 1 or more")
+        return None if self.index == "exact" else IndexSpec(self.index, probe=self.probe, effort=self.effort)
+
+
+@dataclass
+class Mine(SearchOptions):
     """Find translations in two text files of any size: TSV of score, source line, target line and both texts."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = Path()
@@ -104,13 +127,14 @@ class Mine(TextOptions):
 
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise RecipeError(f"--threshold {self.threshold}: a number is needed")
+        spec = self.spec()
         job = self.job({"SOURCE": self.source, "TARGET": self.target}, self.out)
-        print(mine_files(job, self.source, self.target, self.margin, self.k, self.mode, self.threshold))
+        print(mine_files(job, self.source, self.target, self.margin, self.k, self.mode, self.threshold, spec))
         return 0
 
 
 @dataclass
-class Search(TextOptions):
+class Search(SearchOptions):
     """Find the nearest sentences: TSV of query line, rank, cosine, corpus line and the corpus' text."""
 
     queries: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERIES")] = Path()
@@ -121,21 +145,11 @@ class Search(TextOptions):
     """Written aside and renamed at the end; an interrupted run goes on from OUT.work."""
     k: int = 5
     """Sentences found for each query."""
-    index: Literal["exact", "ivf", "hnsw", "sq", "pq"] = "exact"
-    """For a corpus that an exact search is too slow for: an inverted file (ivf), a graph (hnsw), or an inverted file of
-    8-bit (sq) or product-quantised (pq) vectors. What share of the exact result it finds is measured and printed."""
-    probe: int = 16
-    """Cells of an inverted file that are looked into: recall against speed."""
-    effort: int = 64
-    """The same of hnsw: candidates that are kept (efSearch)."""
 
     def execute(self) -> int:
-        from effstilts.retrieval.approximate import IndexSpec
         from effstilts.studies.texts import search_files
 
-        if self.probe < 1 or self.effort < 1:
-            raise RecipeError("--probe and --effort are 1 or more")
-        spec = None if self.index == "exact" else IndexSpec(self.index, probe=self.probe, effort=self.effort)
+        spec = self.spec()
         job = self.job({"QUERIES": self.queries, "CORPUS": self.corpus}, self.out)
         print(search_files(job, self.queries, self.corpus, self.k, spec))
         return 0

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effstilts.errors import DataError
-from effstilts.retrieval.exact import Floats, Indices, block
-from effstilts.retrieval.neighbours import faiss_module, search
+from effstilts.retrieval.exact import Floats, Indices, block, pair_scores
+from effstilts.retrieval.neighbours import Neighbours, faiss_module, search
 
 Kind = Literal["ivf", "hnsw", "sq", "pq"]
 
@@ -137,6 +137,24 @@ class Index:
             return cls(faiss_module().read_index(str(path)), spec)
         except RuntimeError as error:
             raise DataError(f"{path} is no faiss index: {str(error).splitlines()[0]}") from error
+
+
+def nearest(queries: NDArray[Any], database: NDArray[Any], count: int, spec: IndexSpec) -> Neighbours:
+    """What an index finds of the `count` nearest [n, count], scored and ordered exactly; a query for which it finds
+    fewer is searched exactly. Vectors may be memory maps. DataError as in `Index`."""
+    _, found = Index.build(database, spec).search(queries, count)
+    few = np.flatnonzero((found < 0).any(1))
+    for start in range(0, len(few), _ADD_ROWS):
+        rows = few[start : start + _ADD_ROWS]
+        found[rows] = search(np.asarray(queries[rows], np.float32), database, count, "auto")[1]
+    scores = np.empty(found.shape, np.float32)
+    for start in range(0, len(queries), _ADD_ROWS):
+        part = found[start : start + _ADD_ROWS]
+        rows = np.repeat(np.arange(len(part)), count)
+        exact = pair_scores(block(queries, start, start + len(part)), database, rows, part.ravel())
+        scores[start : start + len(part)] = exact.reshape(part.shape)
+    order = np.lexsort((found, -scores))
+    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1))
 
 
 def recall(

@@ -24,11 +24,10 @@ from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
 from effstilts.model.packed import Precision
 from effstilts.retrieval import blocks, corpus
-from effstilts.retrieval.approximate import Index, IndexSpec, recall_of
+from effstilts.retrieval.approximate import IndexSpec, nearest, recall_of
 from effstilts.retrieval.blocks import Keep
 from effstilts.retrieval.corpus import Lines, Vectors
 from effstilts.retrieval.embed import Embedder, Pooling
-from effstilts.retrieval.exact import pair_scores
 from effstilts.retrieval.mining import Neighbourhoods, mine
 from effstilts.retrieval.neighbours import Neighbours
 from effstilts.store import (
@@ -88,18 +87,34 @@ class Side:
     key: str
 
 
-def mine_files(job: Job, source: Path, target: Path, margin: str, k: int, mode: str, threshold: float | None) -> str:
-    """Writes the mined pairs; returns a line that says how many and where."""
+def mine_files(
+    job: Job,
+    source: Path,
+    target: Path,
+    margin: str,
+    k: int,
+    mode: str,
+    threshold: float | None,
+    spec: IndexSpec | None = None,
+) -> str:
+    """Writes the mined pairs; returns a line that says how many and where. spec: of an approximate index, whose recall
+    is told; the scores of what it finds are exact in any case."""
     with _working(job, k, (source, target)):
         x, y = _sides(job, {"source": (source, True), "target": (target, True)})
         _say_k(job, k, x.lines, y.lines)
 
         n, m = len(x.lines), len(y.lines)
+        left, right = x.vectors.rows, y.vectors.rows
 
         def find(keep: Keep) -> Sequence[Neighbours]:
-            return blocks.both_ways(x.vectors.rows, y.vectors.rows, k, job.log, keep)
+            if spec is None:
+                return blocks.both_ways(left, right, k, job.log, keep)
+            return [nearest(left, right, min(k, m), spec), nearest(right, left, min(k, n), spec)]
 
-        forward, backward = _kept(job, "both", x, y, k, [(n, min(k, m)), (m, min(k, n))], find)
+        forward, backward = _kept(job, _search_of("both", spec), x, y, k, [(n, min(k, m)), (m, min(k, n))], find)
+        if spec is not None:
+            _say_recall(job, spec, forward, left, right, " targets", "source sentences")
+            _say_recall(job, spec, backward, right, left, " sources", "target sentences")
         near = Neighbourhoods(*forward, *backward)
         pairs = mine(near, margin, mode)
         if threshold is not None:
@@ -124,41 +139,43 @@ def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpe
 
         def find(keep: Keep) -> Sequence[Neighbours]:
             if spec is not None:
-                return [_roughly(asked.vectors.rows, there.vectors.rows, min(k, len(there.lines)), spec)]
+                return [nearest(asked.vectors.rows, there.vectors.rows, min(k, len(there.lines)), spec)]
             return [blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)]
 
         shape = len(asked.lines), min(k, len(there.lines))
-        how = "nearest" if spec is None else f"nearest-{content_key(asdict(spec))}"
-        ((scores, found),) = _kept(job, how, asked, there, k, [shape], find)
+        (near,) = _kept(job, _search_of("nearest", spec), asked, there, k, [shape], find)
         if spec is not None:
-            told = recall_of(found.__getitem__, asked.vectors.rows, there.vectors.rows, shape[1])
-            job.log.say(
-                f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {told['count']} nearest, and the nearest "
-                f"of {100 * told['first']:.1f} % of {told['queries']:,} queries"
-            )
+            _say_recall(job, spec, near, asked.vectors.rows, there.vectors.rows, "", "queries")
 
         def write(file: IO[str]) -> None:
-            texts = there.lines.at(found[found >= 0])
-            for number, row, where in zip(asked.lines.numbers, scores, found, strict=True):
+            texts = there.lines.at(near.indices.ravel())
+            for number, row, where in zip(asked.lines.numbers, near.scores, near.indices, strict=True):
                 for rank, (score, at) in enumerate(zip(row, where, strict=True), 1):
-                    if at >= 0:
-                        file.write(f"{number}\t{rank}\t{score:.6f}\t{there.lines.numbers[at]}\t{next(texts)}\n")
+                    file.write(f"{number}\t{rank}\t{score:.6f}\t{there.lines.numbers[at]}\t{next(texts)}\n")
 
         _write(job, write)
-    most = "up to " if (found < 0).any() else ""
-    said = f"{len(asked.lines):,} queries with {most}{scores.shape[1]} sentences each in {job.out}"
+    said = f"{len(asked.lines):,} queries with {near.scores.shape[1]} sentences each in {job.out}"
     return f"{said} ({job.precision} vectors)"
 
 
-def _roughly(queries: NDArray[np.float32], database: NDArray[np.float32], count: int, spec: IndexSpec) -> Neighbours:
-    """By an approximate index; scored and ordered exactly, index -1 at the end where it found fewer."""
-    index = Index.build(database, spec)
-    _, found = index.search(queries, count)
-    scores = np.full(found.shape, -np.inf, np.float32)
-    rows, places = np.nonzero(found >= 0)
-    scores[rows, places] = pair_scores(queries, database, rows, found[rows, places])
-    order = np.lexsort((found, -scores))
-    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1))
+def _search_of(what: str, spec: IndexSpec | None) -> str:
+    return what if spec is None else f"{what}-by-{content_key(asdict(spec))}"
+
+
+def _say_recall(
+    job: Job,
+    spec: IndexSpec,
+    near: Neighbours,
+    queries: NDArray[np.float32],
+    database: NDArray[np.float32],
+    what: str,
+    of: str,
+) -> None:
+    told = recall_of(near.indices.__getitem__, queries, database, near.indices.shape[1])
+    job.log.say(
+        f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {told['count']} nearest{what}, and the nearest "
+        f"of {100 * told['first']:.1f} % of {told['queries']:,} {of}"
+    )
 
 
 def _say_k(job: Job, k: int, *sides: Lines) -> None:
