@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from retrieval_measure import Clock, alternate, compare, median, rate
-from retrieval_peers import sentence_transformer, xtreme_embed
+from retrieval_peers import mteb_tatoeba, sentence_transformer, xtreme_embed
 
 from effstilts.model.encoder import Encoder
 from effstilts.model.opening import create, load, load_tokenizer, save
+from effstilts.model.packed import Precision
 from effstilts.retrieval.benchmarks import tatoeba_accuracy
 from effstilts.retrieval.embed import Embedder, Pooling, embed
 
@@ -104,8 +105,36 @@ def embedding(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
                 "largest 1 - cosine to fp32": far(made.vectors[0], exact),
                 "largest 1 - cosine of fp32 to sentence-transformers": far(exact, peer),
             }
+        result["Tatoeba, from lines to accuracy"] = evaluation(Path(folder), encoder, pairs, options, clock)
     result["accuracy"] = agreement(options)
     return result
+
+
+def evaluation(
+    folder: Path, encoder: Encoder, pairs: list[tuple[str, str]], options: argparse.Namespace, clock: Clock
+) -> dict[str, Any]:
+    """Both sides embedded and searched, last layer, beside mteb's bitext evaluator."""
+    try:
+        theirs = mteb_tatoeba(folder)
+    except ImportError as error:
+        return {"skipped": f"mteb is not installed ({error})"}
+    kept: dict[str, np.ndarray] = {}
+
+    def ours(precision: Precision) -> None:
+        sides = [embed(encoder, side, Pooling(12), precision=precision) for side in zip(*pairs, strict=True)]
+        kept[precision] = tatoeba_accuracy(*sides).predictions
+
+    def peer() -> None:
+        kept["mteb"] = theirs(pairs)
+
+    seconds = alternate({"effstilts": lambda: ours("auto"), "mteb": peer}, options.rounds, clock)
+    ours("fp32")
+    return {
+        "pairs": len(pairs),
+        "against": compare(seconds, "effstilts"),
+        "predictions that differ": int((kept["auto"] != kept["mteb"]).sum()),
+        "in float32": int((kept["fp32"] != kept["mteb"]).sum()),
+    }
 
 
 def far(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """What people use today, called as they call it: the other side of `retrieval_speed.py`.
 
-sentence-transformers is called through its public API. google-research/xtreme's scripts do not install; their
+sentence-transformers is called through its public API, and so is mteb where it is installed (`pip install mteb`: it is
+in no extra of this package). google-research/xtreme's scripts do not install; their
 procedure is followed step by step: `third_party/evaluate_retrieval.py` (tokens one sentence at a time, batches of 100
 in file order, every layer kept and pooled) and `third_party/utils_retrieve.py` (faiss flat in each direction, a Python
 loop over sentences and candidates, a greedy one-to-one selection with sets).
@@ -43,6 +44,36 @@ def sentence_transformer(folder: Path, layer: int = -1) -> Callable[[Sequence[st
     picked = [] if layer < 0 else [_OneLayer(layer)]
     model = SentenceTransformer(modules=[body, *picked, Pooling(width, "mean")], device="cpu")
     return lambda sentences: model.encode(list(sentences), show_progress_bar=False)
+
+
+def mteb_tatoeba(folder: Path) -> Callable[[Sequence[tuple[str, str]]], np.ndarray]:
+    """mteb's bitext evaluator with its own wrapper of sentence-transformers and its batches: of each English line the
+    nearest foreign one. ImportError where mteb is not installed."""
+    import mteb
+    from datasets import Dataset
+    from mteb._evaluators.text.bitext_mining_evaluator import BitextMiningEvaluator
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+    from mteb.timing import TimingStack
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    with quiet_transformers():
+        body = Transformer(str(folder))
+    width = int(body.auto_model.config.hidden_size)
+    model = SentenceTransformerEncoderWrapper(SentenceTransformer(modules=[body, Pooling(width, "mean")], device="cpu"))
+    metadata = mteb.get_task("Tatoeba").metadata
+
+    def run(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        foreign, english = zip(*pairs, strict=True)
+        lines = Dataset.from_dict({"sentence1": foreign, "sentence2": english})
+        evaluator = BitextMiningEvaluator(
+            lines, metadata, "test", "default", [("sentence2", "sentence1")], timer=TimingStack()
+        )
+        options = {"batch_size": 32, "show_progress_bar": False}
+        (found,) = evaluator(model, encode_kwargs=options).values()
+        return np.array([row["corpus_id"] for row in found])
+
+    return run
 
 
 def xtreme_embed(encoder: Any, layers: int, batch: int = 100) -> Callable[[Sequence[str]], list[np.ndarray]]:
