@@ -4,7 +4,8 @@ sentence-transformers is called through its public API, and so is mteb where it 
 in no extra of this package). google-research/xtreme's scripts do not install; their
 procedure is followed step by step: `third_party/evaluate_retrieval.py` (tokens one sentence at a time, batches of 100
 in file order, every layer kept and pooled) and `third_party/utils_retrieve.py` (faiss flat in each direction, a Python
-loop over sentences and candidates, a greedy one-to-one selection with sets).
+loop over sentences and candidates, a greedy one-to-one selection with sets), which is the mining of LASER's
+`source/mine_bitexts.py`. LASER's own encoder is another model, and needs fairseq: not the same work.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def semantic_search(x: np.ndarray, y: np.ndarray, count: int) -> None:
 
 
 def xtreme_mine(x: np.ndarray, y: np.ndarray, count: int = 4) -> list[tuple[int, int, float]]:
-    """Ratio margin, `max` retrieval, without the files around it. x, y: vectors of length 1."""
+    """Ratio margin, `max` retrieval, without the files around it: LASER's and XTREME's. x, y: vectors of length 1."""
     (x_sim, x_ind), (y_sim, y_ind) = faiss_flat(x, y, count)
     x_mean, y_mean = x_sim.mean(axis=1), y_sim.mean(axis=1)
 
