@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
+import itertools
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any
@@ -21,7 +26,7 @@ from effstilts.commands.export import Export
 from effstilts.commands.retrieval import Mine, Retrieve, Search
 from effstilts.commands.runs import Plan, Run, Show
 from effstilts.commands.xtreme import Xtreme
-from effstilts.errors import INTERRUPTED, EffstiltsError, say
+from effstilts.errors import INTERRUPTED, EffstiltsError, RecipeError, did_you_mean, say
 from effstilts.store import disk_error
 
 COMMANDS: dict[str, type[Command]] = {
@@ -42,7 +47,7 @@ COMMANDS: dict[str, type[Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A user's mistake is one line on stderr."""
-    words = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
+    words = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     if words == ["--version"]:
         print(f"effstilts {__version__}")
         return 0
@@ -81,14 +86,59 @@ def _without_local_rank(words: list[str]) -> list[str]:
 def _parse(words: list[str]) -> Command:
     named = [Annotated[form, tyro.conf.subcommand(name)] for name, form in COMMANDS.items()]
     union: Any = reduce(or_, named)
-    command: Command = tyro.cli(
-        union,
-        prog="effstilts",
-        description="Efficient cross-lingual transfer through English intermediate-task training.",
-        args=words,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    name = words[0]
+    if not name.startswith("-") and name not in COMMANDS:
+        raise RecipeError(f"no command {name!r}{did_you_mean(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), _unwrapped() if not {"-h", "--help"} & {*words} else nullcontext():
+            command: Command = tyro.cli(
+                union,
+                prog="effstilts",
+                description="Efficient cross-lingual transfer through English intermediate-task training.",
+                args=words,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise RecipeError(_one_line(said.getvalue(), name)) from None
     return command
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Lines as long as they come: a message's long words would be cut at the terminal's width."""
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def _one_line(box: str, command: str) -> str:
+    """What tyro says of words that it does not understand, without its frame and what it repeats of the help."""
+    # A title in the frame, or where the terminal has no such characters a title and a rule; the message; a rule.
+    framed = box.startswith("╭")
+    lines = [line.strip("│ ") for line in box.splitlines()[1 if framed else 2 :]]
+    message = itertools.takewhile(lambda line: not line.startswith(("───", "---", "╰")), lines)
+    # What follows an empty line is advice on the order of words.
+    text = " ".join(itertools.takewhile(bool, message)) or " ".join(box.split())
+    form = COMMANDS.get(command)
+    options: list[str] = []
+    if dataclasses.is_dataclass(form):
+        options = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(form)]
+    near = [did_you_mean(word, options) for word in re.findall(r"--[\w-]+", text) if word not in options]
+    text = re.sub(r"^Error parsing|^Unrecognized( or misplaced)? options|^invalid choice", _plain, text)
+    place = f"effstilts {command} --help" if form else "effstilts --help"
+    return f"{text.rstrip('.')}{''.join(near[:1])}; see {place}"
+
+
+def _plain(said: re.Match[str]) -> str:
+    return {"Error": "cannot read", "Unrec": "no such option or argument", "inval": "invalid choice"}[said.group()[:5]]
 
 
 if __name__ == "__main__":

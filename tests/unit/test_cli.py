@@ -157,3 +157,38 @@ def test_an_empty_variable_names_no_store(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_not_allowed_is_not_to_be_tried_again(number: int) -> None:
     known = disk_error(OSError(number, "no", "a/b"))
     assert "allow it, or choose another path" in str(known) and "again" not in str(known) and "a/b" in str(known)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("embd x", "no command 'embd' (did you mean 'embed'?); there are run, plan"),
+        (
+            "run --budgett=3",
+            "no such option or argument: --budgett=3 (did you mean '--budget'?); see effstilts run --help",
+        ),
+        ("run --budget", "Missing value for argument '--budget'"),
+        (f"run --budget /{'x' * 200}", f"cannot read --budget: could not convert string to float: '/{'x' * 200}'; see"),
+        ("run --budget x", "cannot read --budget: could not convert string to float: 'x'; see effstilts run --help"),
+        ("mine a b --margin foo", "invalid choice 'foo' for argument '--margin'. Expected one of ('ratio', 'distance'"),
+        ("plan a b c", "no such option or argument: b, c; see effstilts plan --help"),
+        ("xtreme foo", "no such option or argument: foo; see effstilts xtreme --help"),
+        ("xtreme score", "Missing from effstilts xtreme score: PATH"),
+        ("--hlp", "no such option or argument: --hlp; see effstilts --help"),
+    ],
+)
+def test_words_that_are_not_understood_are_one_line(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for frames in (True, False):
+        monkeypatch.setattr("tyro._fmtlib._should_use_utf8_drawing_chars", lambda frames=frames: frames)
+        assert main(words.split()) == 2
+        found = capsys.readouterr()
+        assert found.out == "" and found.err.count("\n") == 1, found
+        assert found.err.startswith(f"effstilts: {said}")
+
+
+def test_no_words_at_all_are_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == 0
+    said = capsys.readouterr()
+    assert "retrieve" in said.out and not said.err
