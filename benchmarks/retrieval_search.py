@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import torch
 from retrieval_measure import NEIGHBOURS, Clock, alone, alternate, compare, median, planted, rate
 from retrieval_peers import faiss_flat, semantic_search, xtreme_mine
 
+from effstilts.log import Log
 from effstilts.model.packed import bf16_gain
-from effstilts.retrieval import integers
+from effstilts.retrieval import blocks, integers
 from effstilts.retrieval.mining import mine, neighbourhoods
 from effstilts.retrieval.neighbours import both_directions
 
@@ -41,12 +44,18 @@ def neighbours(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     def ours(method: Any) -> None:
         kept[method] = both_directions(x, y, NEIGHBOURS, method)
 
+    def in_blocks() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            log = Log(quiet=True)
+            kept["in blocks"] = blocks.both_ways(x, y, NEIGHBOURS, log, blocks.Keep(Path(folder) / "state", log))
+
     def flat() -> None:
         kept["flat"] = faiss_flat(x, y, NEIGHBOURS)
 
     ways = {"effstilts": lambda: ours("auto")}
     if bf16_gain() > 1.3:
         ways["effstilts by bf16"] = lambda: ours("bf16")
+    ways["effstilts in blocks, kept, as mine does"] = in_blocks
     seconds = alternate({**ways, "faiss flat fp32": flat}, options.rounds, clock)
     differ = {
         method: sum(int((a.indices != b[1]).any(1).sum()) for a, b in zip(found, kept["flat"], strict=True))
