@@ -31,7 +31,7 @@ def main() -> None:
         step["label"]: {"steps": step["done_steps"], "best_step": step["best_step"], **step["cost"]} for step in trained
     }
     costs |= {step["label"]: step["scoring_cost"] for step in record["steps"] if "scoring_cost" in step}
-    machine = trained[-1]["machine"] if trained else None
+    machine = next((step["machine"] for step in reversed(record["steps"]) if "machine" in step), None)
     done = sum("score" in cell for cell in cells)
     result = {
         "run": options.run,

@@ -193,6 +193,7 @@ def cost(record: Record) -> list[str]:
             f"| {format_bytes(int(median(c['peak_memory_bytes'] for c in costs)))} "
             f"| 0 of {costs[0]['parameters']:,} | - |"
         )
+    lines.append("\nTFLOP: of a training with its padding, of a language's evaluation or retrieval without.")
     shared, alone = sharing(record)
     if shared:
         lines += [

@@ -47,7 +47,10 @@ COMMANDS: dict[str, type[Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A user's mistake is one line on stderr."""
-    words = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
+    words = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
+    if not words:
+        main(["--help"])
+        return 2
     if words == ["--version"]:
         print(f"effstilts {__version__}")
         return 0
@@ -130,11 +133,13 @@ def _one_line(box: str, command: str) -> str:
     form = COMMANDS.get(command)
     options: list[str] = []
     if dataclasses.is_dataclass(form):
-        options = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(form)]
+        fields = [field.name for field in dataclasses.fields(form) if "Positional" not in str(field.type)]
+        options = [f"--{name.replace('_', '-')}" for name in fields]
     near = [did_you_mean(word, options) for word in re.findall(r"--[\w-]+", text) if word not in options]
+    text = re.sub(r" \(applied to [^)]*\)", ",", text).rstrip(",").replace("'action.", "'")
     text = re.sub(r"^Error parsing|^Unrecognized( or misplaced)? options|^invalid choice", _plain, text)
     place = f"effstilts {command} --help" if form else "effstilts --help"
-    return f"{text.rstrip('.')}{''.join(near[:1])}; see {place}"
+    return f"{text.rstrip('.')}{next(filter(None, near), '')}; see {place}"
 
 
 def _plain(said: re.Match[str]) -> str:

@@ -170,7 +170,7 @@ class Workbench:
         self.device = default_device()
         self.declared = registry.declare_all(declared)
         # Tasks whose dev file the recipe itself names.
-        self.dev_files = {name for name, spec in declared.items() if "dev" in (spec.get("files") or {})}
+        self.dev_files = registry.naming_dev(declared)
         self.without_dev: set[str] = set()  # what was said of
         self._examples: dict[Any, Sequence[Mapping[str, Any]]] = {}
         # Of the last pooled task: every language of it is searched in the same candidates.

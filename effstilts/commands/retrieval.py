@@ -87,7 +87,7 @@ class SearchOptions(TextOptions):
     index: Literal["exact", "ivf", "hnsw", "sq", "pq"] = "exact"
     """For texts that an exact search is too slow for: an inverted file (ivf), a graph (hnsw), or an inverted file of
     8-bit (sq) or product-quantised (pq) vectors. What share of the exact result it finds is measured and printed;
-    neighbours that it misses raise a pair's margin."""
+    neighbours that it misses raise a pair's margin. Of an interrupted command this search begins again."""
     probe: int = 16
     """Cells of an inverted file that are looked into: recall against speed."""
     effort: int = 64
@@ -97,8 +97,8 @@ class SearchOptions(TextOptions):
         """RecipeError for numbers below 1; None: an exact search."""
         from effstilts.retrieval.approximate import IndexSpec
 
-        if self.probe < 1 or self.effort < 1:
-            raise RecipeError("--probe and --effort are 1 or more")
+        if not 0 < self.probe < 1 << 20 or not 0 < self.effort < 1 << 20:
+            raise RecipeError(f"--probe and --effort are from 1 to {(1 << 20) - 1:,}")
         return None if self.index == "exact" else IndexSpec(self.index, probe=self.probe, effort=self.effort)
 
 

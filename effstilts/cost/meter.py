@@ -21,8 +21,8 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.began = time.perf_counter()
         self.memory = PeakMemory(device)
+        self.began = time.perf_counter()
         self._before, self._opening = self.memory.before, 0
 
     def training_begins(self) -> None:
@@ -57,8 +57,12 @@ class Meter:
         }
 
     def of_scoring(self, encoder: Encoder, tokens: int, layer: int = -1) -> dict[str, Any]:
-        """What one number cost, and the machine: seconds with the opening of the model; tokens that the encoder read,
-        without padding; flops of its blocks on them, up to hidden state `layer`; memory as in `facts`."""
+        """What one number cost, and the machine.
+
+        seconds: with the opening of the model and the encoding of the rows, for the number that is the first to need
+        them; tokens that the encoder read, without padding; flops of its blocks on them, up to hidden state `layer`;
+        memory as in `facts`.
+        """
         return {
             "scoring_cost": {
                 "seconds": round(time.perf_counter() - self.began, 3),

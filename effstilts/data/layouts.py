@@ -63,6 +63,8 @@ def in_folder(task: Task, split: SplitName, root: Path | None) -> bool:
 
 def declares(task: Task, split: SplitName) -> bool:
     """Whether the task says where this split is, there or not."""
+    if task.parts:
+        return any(declares(part, split) for part in task.parts)
     own = read_split(task, split)
     layouts = (task.files, *task.files.alternatives) if task.files else ()
     return any(own in files.paths for files in layouts) or bool(task.hub and own in task.hub.splits)

@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effstilts.errors import DataError
+from effstilts.log import Log
+from effstilts.retrieval import blocks
 from effstilts.retrieval.exact import Floats, Indices, block, pair_scores
-from effstilts.retrieval.neighbours import Neighbours, faiss_module, search
+from effstilts.retrieval.neighbours import Neighbours, faiss_module
 
 Kind = Literal["ivf", "hnsw", "sq", "pq"]
 
 _ADD_ROWS = 1 << 16
+_SEARCH_ROWS = 1 << 13  # between two looks at the progress
 # A product quantiser of 4 bits has so many centroids, and wants as many vectors.
 _LEAST_PQ = 16
 # faiss asks for 39 training vectors a list or centroid at least, and takes 256 at most.
@@ -139,22 +142,34 @@ class Index:
             raise DataError(f"{path} is no faiss index: {str(error).splitlines()[0]}") from error
 
 
-def nearest(queries: NDArray[Any], database: NDArray[Any], count: int, spec: IndexSpec) -> Neighbours:
+def nearest(queries: NDArray[Any], database: NDArray[Any], count: int, spec: IndexSpec, log: Log) -> Neighbours:
     """What an index finds of the `count` nearest [n, count], scored and ordered exactly; a query for which it finds
-    fewer is searched exactly. Vectors may be memory maps. DataError as in `Index`."""
-    _, found = Index.build(database, spec).search(queries, count)
-    few = np.flatnonzero((found < 0).any(1))
-    for start in range(0, len(few), _ADD_ROWS):
-        rows = few[start : start + _ADD_ROWS]
-        found[rows] = search(np.asarray(queries[rows], np.float32), database, count, "auto")[1]
-    scores = np.empty(found.shape, np.float32)
-    for start in range(0, len(queries), _ADD_ROWS):
-        part = found[start : start + _ADD_ROWS]
-        rows = np.repeat(np.arange(len(part)), count)
-        exact = pair_scores(block(queries, start, start + len(part)), database, rows, part.ravel())
-        scores[start : start + len(part)] = exact.reshape(part.shape)
-    order = np.lexsort((found, -scores))
-    return Neighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1))
+    fewer is searched exactly, and their number is said. Vectors may be memory maps. DataError as in `Index`."""
+    log.say(f"building the {spec.kind} index of {len(database):,} vectors")
+    index = Index.build(database, spec)
+    made = Neighbours(np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64))
+    few = 0
+    with log.progress(len(queries), "neighbours") as progress:
+        for start in range(0, len(queries), _SEARCH_ROWS):
+            asked = block(queries, start, start + _SEARCH_ROWS)
+            _, found = index.search(asked, count)
+            short = np.flatnonzero((found < 0).any(1))
+            if len(short):
+                few += len(short)
+                found[short] = blocks.nearest(asked[short], database, count, Log(quiet=True)).indices
+            exact = pair_scores(asked, database, np.repeat(np.arange(len(asked)), count), found.ravel())
+            scores = exact.reshape(found.shape)
+            order = np.lexsort((found, -scores))
+            part = slice(start, start + len(asked))
+            made.scores[part] = np.take_along_axis(scores, order, 1)
+            made.indices[part] = np.take_along_axis(found, order, 1)
+            progress.advance(len(asked))
+    if few:
+        log.say(
+            f"the {spec.kind} index found fewer than {count} neighbours for {few:,} of {len(queries):,}, which were "
+            "searched exactly"
+        )
+    return made
 
 
 def recall(
@@ -178,7 +193,7 @@ def recall_of(
 ) -> dict[str, Any]:
     """As `recall`, of neighbours however they were found. found(rows): those of these queries, [rows, count]."""
     chosen = np.sort(np.random.default_rng(seed).choice(len(queries), min(sample, len(queries)), replace=False))
-    exact = search(np.asarray(queries[chosen], np.float32), database, count, "auto")[1]
+    exact = blocks.nearest(np.asarray(queries[chosen], np.float32), database, count, Log(quiet=True)).indices
     near = found(chosen)
     hits = [len(np.intersect1d(one, other)) for one, other in zip(exact, near, strict=True)]
     first = float((exact[:, 0] == near[:, 0]).mean())

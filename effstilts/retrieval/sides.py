@@ -25,7 +25,7 @@ _SOURCE, _TARGET = "source sentence {} (from 0)".format, "target sentence {} (fr
 @dataclass(frozen=True)
 class Sides:
     """source [n, D], target [m, D]: vectors of one pooling in the settings' space. over_length: sentences of both that
-    were longer than the model reads, and cut; tokens: of all of them."""
+    were longer than the model reads, and cut; tokens: that were read for them."""
 
     pooling: Pooling
     source: NDArray[np.float32]
@@ -42,13 +42,15 @@ class _Last:
         self._key: tuple[Any, ...] = ()
         self._embedded = Embedded([], np.empty(0, np.int64), 0)
 
-    def embedded(self, embedder: Embedder, texts: list[str], key: tuple[Any, ...]) -> Embedded:
-        """The texts' vectors for each pooling of the embedder, from the last call where that was the same."""
+    def embedded(self, embedder: Embedder, texts: list[str], key: tuple[Any, ...]) -> tuple[Embedded, bool]:
+        """The texts' vectors for each pooling of the embedder, from the last call where that was the same; whether they
+        were made now."""
         same = self._encoder is not None and self._encoder() is embedder.encoder
-        if not same or self._key != (key, texts):
+        made = not same or self._key != (key, texts)
+        if made:
             self._embedded = embedder(texts, name=_TARGET)
             self._encoder, self._key = weakref.ref(embedder.encoder), (key, texts)
-        return self._embedded
+        return self._embedded, made
 
 
 _LAST = _Last()
@@ -72,7 +74,7 @@ def sides(
         with Embedder(encoder, part, max_length, settings.batch_tokens, precision) as embedder:
             ours = embedder(source, name=_SOURCE)
             key = part, max_length, embedder.precision
-            theirs = _LAST.embedded(embedder, target, key) if shared else embedder(target, name=_TARGET)
-        tokens = int(ours.lengths.sum() + theirs.lengths.sum())
+            theirs, made = _LAST.embedded(embedder, target, key) if shared else (embedder(target, name=_TARGET), True)
+        tokens = int(ours.lengths.sum() + made * theirs.lengths.sum())
         for pooling, x, y in zip(part, ours.vectors, theirs.vectors, strict=True):
             yield Sides(pooling, *into_space(x, y, settings.space), ours.truncated + theirs.truncated, tokens)

@@ -19,7 +19,8 @@ def cost_table(record: Mapping[str, Any]) -> str:
     scored = of_scoring(record)
     if not costly and not scored:
         return "no step of this run has cost anything yet"
-    rows = [_row(step) for step in costly] + [_scoring_row(*item) for item in scored.items()]
+    done = _numbers(record) if scored else {}
+    rows = [_row(step) for step in costly] + [_scoring_row(*item, done[item[0]]) for item in scored.items()]
     costs = [step["cost"] for step in costly] + [cost for own in scored.values() for cost in own]
     total = ["all", "", format_seconds(sum(cost["seconds"] for cost in costs))]
     total += [f"{sum(cost['tokens'] for cost in costs):,}", "", "", "", "", ""]
@@ -77,10 +78,21 @@ def scoring_label(section: str, task: str) -> str:
     return f"{'evaluate' if section == 'target' else 'retrieve'} {task}"
 
 
-def _scoring_row(place: tuple[str, str], costs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _numbers(record: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """(section, task) -> how many different numbers there are."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for cell in record.get("cells", ()):
+        if "score" in cell:
+            found.setdefault((cell["section"], cell["task"]), set()).add(cell["step"])
+    return {place: len(steps) for place, steps in found.items()}
+
+
+def _scoring_row(place: tuple[str, str], costs: Sequence[Mapping[str, Any]], numbers: int) -> list[str]:
+    """numbers: that there are; fewer may have been measured."""
     seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
+    count = f"{numbers}" if len(costs) == numbers else f"{len(costs)} of {numbers}"
     return [
-        f"{scoring_label(*place)}, {len(costs)} numbers",
+        f"{scoring_label(*place)}, numbers: {count}",
         "",
         format_seconds(seconds),
         f"{tokens:,}",

@@ -17,9 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
 from effstilts.model.packed import Precision
@@ -100,21 +97,20 @@ def mine_files(
     """Writes the mined pairs; returns a line that says how many and where. spec: of an approximate index, whose recall
     is told; the scores of what it finds are exact in any case."""
     with _working(job, k, (source, target)):
-        x, y = _sides(job, {"source": (source, True), "target": (target, True)})
+        x, y = _sides(job, {"source": (source, True), "target": (target, True)}, spec)
         _say_k(job, k, x.lines, y.lines)
 
         n, m = len(x.lines), len(y.lines)
-        left, right = x.vectors.rows, y.vectors.rows
+        if spec is None:
+            shapes = [(n, min(k, m)), (m, min(k, n))]
 
-        def find(keep: Keep) -> Sequence[Neighbours]:
-            if spec is None:
-                return blocks.both_ways(left, right, k, job.log, keep)
-            return [nearest(left, right, min(k, m), spec), nearest(right, left, min(k, n), spec)]
+            def find(keep: Keep) -> Sequence[Neighbours]:
+                return blocks.both_ways(x.vectors.rows, y.vectors.rows, k, job.log, keep)
 
-        forward, backward = _kept(job, _search_of("both", spec), x, y, k, [(n, min(k, m)), (m, min(k, n))], find)
-        if spec is not None:
-            _say_recall(job, spec, forward, left, right, " targets", "source sentences")
-            _say_recall(job, spec, backward, right, left, " sources", "target sentences")
+            forward, backward = _kept(job, "both", x, y, k, shapes, find)
+        else:
+            forward = _roughly(job, x, y, k, spec, " targets", "source sentences")
+            backward = _roughly(job, y, x, k, spec, " sources", "target sentences")
         near = Neighbourhoods(*forward, *backward)
         pairs = mine(near, margin, mode)
         if threshold is not None:
@@ -134,18 +130,17 @@ def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpe
     """Writes the k nearest corpus sentences of each query; returns a line that says how many and where. spec: of an
     approximate index, whose recall is told; the cosines are exact in any case."""
     with _working(job, k, (queries, database)):
-        asked, there = _sides(job, {"queries": (queries, False), "corpus": (database, True)})
+        asked, there = _sides(job, {"queries": (queries, False), "corpus": (database, True)}, spec)
         _say_k(job, k, there.lines)
+        if spec is None:
+            shape = len(asked.lines), min(k, len(there.lines))
 
-        def find(keep: Keep) -> Sequence[Neighbours]:
-            if spec is not None:
-                return [nearest(asked.vectors.rows, there.vectors.rows, min(k, len(there.lines)), spec)]
-            return [blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)]
+            def find(keep: Keep) -> Sequence[Neighbours]:
+                return [blocks.nearest(asked.vectors.rows, there.vectors.rows, k, job.log, keep)]
 
-        shape = len(asked.lines), min(k, len(there.lines))
-        (near,) = _kept(job, _search_of("nearest", spec), asked, there, k, [shape], find)
-        if spec is not None:
-            _say_recall(job, spec, near, asked.vectors.rows, there.vectors.rows, "", "queries")
+            (near,) = _kept(job, "nearest", asked, there, k, [shape], find)
+        else:
+            near = _roughly(job, asked, there, k, spec, "", "queries")
 
         def write(file: IO[str]) -> None:
             texts = there.lines.at(near.indices.ravel())
@@ -158,24 +153,22 @@ def search_files(job: Job, queries: Path, database: Path, k: int, spec: IndexSpe
     return f"{said} ({job.precision} vectors)"
 
 
-def _search_of(what: str, spec: IndexSpec | None) -> str:
-    return what if spec is None else f"{what}-by-{content_key(asdict(spec))}"
+def _roughly(job: Job, asked: Side, there: Side, k: int, spec: IndexSpec, what: str, of: str) -> Neighbours:
+    """The k nearest by an approximate index, whose recall is told: of the exact nearest `what`, for whom (`of`)."""
+    count = min(k, len(there.lines))
+    queries, database = asked.vectors.rows, there.vectors.rows
 
+    def find(_: Keep) -> Sequence[Neighbours]:
+        return [nearest(queries, database, count, spec, job.log)]
 
-def _say_recall(
-    job: Job,
-    spec: IndexSpec,
-    near: Neighbours,
-    queries: NDArray[np.float32],
-    database: NDArray[np.float32],
-    what: str,
-    of: str,
-) -> None:
-    told = recall_of(near.indices.__getitem__, queries, database, near.indices.shape[1])
+    name = f"nearest-by-{content_key(asdict(spec))}"
+    (near,) = _kept(job, name, asked, there, k, [(len(asked.lines), count)], find)
+    told = recall_of(near.indices.__getitem__, queries, database, count)
     job.log.say(
-        f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {told['count']} nearest{what}, and the nearest "
-        f"of {100 * told['first']:.1f} % of {told['queries']:,} {of}"
+        f"{spec.kind} finds {100 * told['recall']:.1f} % of the exact {count} nearest{what}, and the nearest of "
+        f"{100 * told['first']:.1f} % of {told['queries']:,} {of}"
     )
+    return near
 
 
 def _say_k(job: Job, k: int, *sides: Lines) -> None:
@@ -184,9 +177,16 @@ def _say_k(job: Job, k: int, *sides: Lines) -> None:
             job.log.warn(f"--k {k}: {side.path} has {len(side):,} different sentences, all of them are neighbours")
 
 
-def _sides(job: Job, inputs: Mapping[str, tuple[Path, bool]]) -> list[Side]:
-    """Each file's lines and vectors; whether equal lines count once. All files are read before any is embedded."""
-    read = {name: corpus.read_lines(path, job.work / name, distinct) for name, (path, distinct) in inputs.items()}
+def _sides(job: Job, inputs: Mapping[str, tuple[Path, bool]], spec: IndexSpec | None) -> list[Side]:
+    """Each file's lines and vectors; whether it is searched in, where equal lines count once. All files are read, and
+    held to what an index needs, before any is embedded."""
+    read = {name: corpus.read_lines(path, job.work / name, searched) for name, (path, searched) in inputs.items()}
+    for name, (path, searched) in inputs.items():
+        try:
+            if spec is not None and searched:
+                spec.factory(len(read[name]), job.named.encoder.hidden_size)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
     return [_side(job, job.work / name, lines) for name, lines in read.items()]
 
 

@@ -76,17 +76,24 @@ def get(name: str, declared: Mapping[str, Task] | None = None) -> Task:
 
 
 def declare_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
-    """The tasks of a recipe's mapping, which may extend each other or be parts of each other, in any order; a task that
-    names its own name means the known one. RecipeError as in `declare`, and for tasks that need each other."""
+    """The tasks of a recipe's mapping, which may extend each other or be parts of each other, in any order.
+
+    `extends` means the known task where there is one of that name, also where the recipe declares its own; `parts` mean
+    the recipe's own. RecipeError as in `declare`, and for tasks that need each other.
+    """
     declared: dict[str, Task] = {}
 
     def need(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             circle = " needs ".join([*path[path.index(name) :], name])
             raise RecipeError(f"tasks: {circle}: no task can be made of itself")
-        for other in _named_in(specs[name]):
-            if other in specs and other not in (name, *declared):
-                need(other, (*path, name))
+        for other in _made_of(specs[name]):
+            if other in specs:
+                if other not in declared:
+                    need(other, (*path, name))
+            elif other not in known_tasks():
+                near = did_you_mean(other, [*known_tasks(), *specs])
+                raise RecipeError(f"tasks.{name}: no task {other!r}{near}; `effstilts tasks` lists the known ones")
         declared[name] = declare(name, specs[name], declared)
 
     for name in specs:
@@ -95,22 +102,35 @@ def declare_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
     return {name: declared[name] for name in specs}
 
 
-def _named_in(spec: Any) -> list[str]:
-    """The tasks that a declaration is made of; one that is no such thing is refused later."""
+def naming_dev(specs: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The tasks of a recipe's mapping whose dev file the recipe itself names, in them or in what they are made of."""
+
+    def names(name: str) -> bool:
+        spec = specs.get(name, {})
+        files = spec.get("files")
+        return "dev" in files if files else any(names(other) for other in _made_of(spec))
+
+    return {name for name in specs if names(name)}
+
+
+def _made_of(spec: Any) -> list[str]:
+    """The tasks that a declaration is made of, but for a known one that it extends; nothing of one that is no mapping,
+    which is refused later."""
     if not isinstance(spec, Mapping):
         return []
-    parts = spec.get("parts")
-    return [str(name) for name in [spec.get("extends", ""), *(parts if isinstance(parts, list) else ())]]
+    extends, parts = str(spec.get("extends", "")), spec.get("parts")
+    base = [extends] if extends and extends not in known_tasks() else []
+    return [*base, *(str(name) for name in (parts if isinstance(parts, list) else ()))]
 
 
 def declare(name: str, spec: Mapping[str, Any], declared: Mapping[str, Task] | None = None) -> Task:
     """A task out of a recipe's mapping.
 
-    Keys are the fields of Task, and: `extends`, a known or `declared` task whose other fields are kept; `files`, split
-    -> path, list of paths or {path, format}; `format`, for files whose ending does not say it; `hub`, {id, splits,
-    config, revision, mirror}; `parts`, names of such tasks. `labels` may be {file: PATH} (absolute, or relative to the
-    current folder): one label a line, or JSON, a list or a mapping of label to its number. RecipeError names an
-    unknown key, a missing role, a format that does not exist.
+    Keys are the fields of Task, and: `extends`, a known task, or else a `declared` one, whose other fields are kept;
+    `files`, split -> path, list of paths or {path, format}; `format`, for files whose ending does not say it; `hub`,
+    {id, splits, config, revision, mirror}; `parts`, names of such tasks. `labels` may be {file: PATH} (absolute, or
+    relative to the current folder): one label a line, or JSON, a list or a mapping of label to its number. RecipeError
+    names an unknown key, a missing role, a format that does not exist.
     """
     at = f"tasks.{name}"
     fields = {f.name for f in dataclasses.fields(Task)} - {"synthetic", "name"}
@@ -123,7 +143,8 @@ def declare(name: str, spec: Mapping[str, Any], declared: Mapping[str, Task] | N
     values: dict[str, Any] = {k: v for k, v in spec.items() if k not in ("extends", "format", "language_codes")}
     base: Task | None = None
     if "extends" in spec:
-        base = get(str(spec["extends"]), declared)
+        extended = str(spec["extends"])
+        base = get(extended, declared if extended not in known_tasks() else None)
     elif "kind" not in spec:
         raise RecipeError(f"{at}: needs a `kind` ({', '.join(ROLES)}), or `extends` with a known task")
     kind = str(values.get("kind", base.kind if base else ""))
@@ -134,6 +155,8 @@ def declare(name: str, spec: Mapping[str, Any], declared: Mapping[str, Task] | N
     if "hub" in values:
         values["hub"] = decode(Hub, values["hub"], f"{at}.hub")
     if "parts" in values:
+        if own := [key for key in ("files", "hub", "holdout") if key in values]:
+            raise RecipeError(f"{at}: its rows are those of its parts: `{own[0]}` belongs to them")
         values["parts"] = _parts(at, values["parts"], declared)
         values.setdefault("columns", values["parts"][0].columns)
         values.setdefault("labels", list(values["parts"][0].labels))

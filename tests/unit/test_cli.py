@@ -174,6 +174,10 @@ def test_what_is_not_allowed_is_not_to_be_tried_again(number: int) -> None:
         ("plan a b c", "no such option or argument: b, c; see effstilts plan --help"),
         ("xtreme foo", "no such option or argument: foo; see effstilts xtreme --help"),
         ("xtreme score", "Missing from effstilts xtreme score: PATH"),
+        ("run --model m --offline", "no such option or argument: --model, m; see effstilts run --help"),
+        ("run --zzzz 1 --budgett=3", "no such option or argument: --zzzz, 1, --budgett=3 (did you mean '--budget'?)"),
+        ("search a b --queri x", "no such option or argument: --queri, x; see effstilts search --help"),
+        ("xtreme score --frmat x", "Missing value for argument 'predictions'"),
         ("--hlp", "no such option or argument: --hlp; see effstilts --help"),
     ],
 )
@@ -189,6 +193,6 @@ def test_words_that_are_not_understood_are_one_line(
 
 
 def test_no_words_at_all_are_a_question(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == main(["--help"]) == 0
+    assert (main([]), main(["--help"])) == (2, 0)
     said = capsys.readouterr()
     assert "retrieve" in said.out and not said.err

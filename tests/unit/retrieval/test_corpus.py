@@ -124,8 +124,8 @@ def test_an_approximate_search_gives_exact_cosines_and_its_recall(
 def test_mining_by_an_approximate_index_that_looks_everywhere_is_exact(
     texts: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """And one that looks into a cell finds fewer of the pairs, at the same scores."""
-    asked = ("mine", "--precision", "fp32", "--margin", "distance", "--index")
+    """And one that looks into one cell scores what it finds exactly."""
+    asked = ("mine", "--precision", "fp32", "--margin", "absolute", "--index")
     assert main(words(texts, *asked, "exact")) == 0
     exact = {(i, j): score for score, i, j, *_ in read(texts / "out.tsv")}
     capsys.readouterr()
@@ -140,7 +140,33 @@ def test_mining_by_an_approximate_index_that_looks_everywhere_is_exact(
     assert main(words(texts, *asked, kind, "--probe", "1", "--effort", "1", "--quiet")) == 0
     rough = read(texts / "out.tsv")
     assert len({i for _, i, *_ in rough}) == len(rough) > 5
-    assert main(words(texts, *asked, kind, "--probe", "0")) == 2
+    both = [(score, exact[i, j]) for score, i, j, *_ in rough if (i, j) in exact]
+    assert both and all(one == other for one, other in both)
+    assert (
+        main(words(texts, *asked, kind, "--probe", "0")) == main(words(texts, *asked, kind, "--effort", "9" * 12)) == 2
+    )
+
+
+def test_rows_that_an_index_leaves_short_are_searched_exactly_and_counted(
+    texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("search", "--precision", "fp32", "--k", "30", "--index")
+    assert main(words(texts, *asked, "exact")) == 0
+    exact = (texts / "out.tsv").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(words(texts, *asked, "ivf", "--probe", "1")) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"the ivf index found fewer than 30 neighbours for (\d+) of \1, which were searched exactly", said)
+    assert (texts / "out.tsv").read_text(encoding="utf-8") == exact
+
+
+def test_an_index_that_cannot_be_made_is_refused_before_anything_is_embedded(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Embedder, "__call__", lambda *_, **__: pytest.fail("embedded"))
+    (texts / "b.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    assert main(words(texts, "search", "--index", "pq")) == 3
+    assert f"{texts / 'b.txt'}: pq needs 16 vectors or more, there are 3" in capsys.readouterr().err
 
 
 def test_vectors_of_one_precision_are_not_gone_on_with_in_another(

@@ -386,3 +386,17 @@ def test_the_shared_tasks_own_files_are_found_and_its_sample_is_dev(
     shown = capsys.readouterr().out
     assert "bucc2018: f1, test set" in shown and "(best on dev)" in shown
     assert "mode intersection" in shown and "precision bf16" in shown
+
+
+def test_tokens_are_those_that_were_read_for_a_number(encoder: Any) -> None:
+    """Of dev and test where a threshold is tuned; of shared candidates for the first language alone."""
+    made = bucc_rows(sentences=30, pairs=20)
+    trial = Trial(encoder, lambda _: made, "test", Retrieval(), 64, [Pooling(1)])
+    once = mined(trial).outcomes[Pooling(1)].tokens
+    assert once == sum(len(encoder.tokenizer(row["text"])["input_ids"]) for row in made)
+    assert mined(replace(trial, tune=True)).outcomes[Pooling(1)].tokens == 2 * once
+    asked = {"side": "query", "id": "q", "gold": ["c0"], "text": "Anna"}
+    offered = [{"side": "candidate", "id": f"c{i}", "gold": [], "text": f"Anna waited {i}."} for i in range(5)]
+    search = replace(trial, examples=lambda _: [asked, *offered])
+    first, second = (searched(search).outcomes[Pooling(1)].tokens for _ in range(2))
+    assert second == len(encoder.tokenizer("Anna")["input_ids"]) < first

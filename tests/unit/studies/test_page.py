@@ -97,8 +97,8 @@ def test_what_numbers_cost_is_summed_for_each_task() -> None:
     cells.append(cell("retrieval", "b", "r"))
     steps = [STEP, scored("e1", 1.0), scored("e2", 3.0), scored("r", 2.0), {"name": "e0", "label": "e0", "inputs": []}]
     lines = [line.split() for line in cost_table({"steps": steps, "cells": cells}).splitlines()]
-    assert lines[2] == ["evaluate", "t,", "2", "numbers", "4s", "200", "50", "1.0", "MiB", "0", "990"]
-    assert lines[3] == ["retrieve", "r,", "1", "numbers", "2s", "100", "50", "1.0", "MiB", "0", "990"]
+    assert lines[2] == ["evaluate", "t,", "numbers:", "2", "of", "3", "4s", "200", "50", "1.0", "MiB", "0", "990"]
+    assert lines[3] == ["retrieve", "r,", "numbers:", "1", "2s", "100", "50", "1.0", "MiB", "0", "990"]
     assert lines[4][:3] == ["all", "16s", "1,050"]
 
 

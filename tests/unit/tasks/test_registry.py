@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from effstilts.data.layouts import declares
 from effstilts.data.readers import READERS
 from effstilts.errors import RecipeError
 from effstilts.tasks import registry
-from effstilts.tasks.registry import all_tasks, declare, declare_all, get, known_tasks, names
+from effstilts.tasks.registry import all_tasks, declare, declare_all, get, known_tasks, names, naming_dev
 from effstilts.tasks.task import ROLES, SPLITS, Files, Task
 from effstilts.tasks.xtreme import PANX_LANGUAGES, TATOEBA_CODES, UDPOS_LANGUAGES
 
@@ -109,13 +110,34 @@ def test_the_tasks_of_a_recipe_may_be_made_of_each_other_in_any_order() -> None:
     }
     made = declare_all(specs)
     assert list(made) == list(specs) and made["mnli"].max_length == 32 != get("mnli").max_length
-    assert [part.max_length for part in made["both"].parts] == [20, 20] and made["both"].max_length == 32
+    assert [part.max_length for part in made["both"].parts] == [20, 20]
+    # What a recipe says of a known task does not change what extends it; parts are the recipe's own.
+    assert made["both"].max_length == get("mnli").max_length
+    pair = declare_all(
+        {"mnli": {"extends": "mnli", "parts": ["a", "b"]}, "a": {"extends": "mnli"}, "b": {"extends": "a"}}
+    )
+    assert [part.name for part in pair["mnli"].parts] == ["a", "b"]
     with pytest.raises(RecipeError, match="tasks: a needs b needs a: no task can be made of itself"):
         declare_all({"x": {"extends": "a"}, "a": {"extends": "b"}, "b": {"extends": "a"}})
-    with pytest.raises(RecipeError, match="no task 'shorter'"):
-        declare_all({"x": {"extends": "shorter"}})
+    with pytest.raises(RecipeError, match="tasks.x: no task 'shorter'.*did you mean 'short'"):
+        declare_all({"x": {"extends": "shorter"}, **specs})
+    with pytest.raises(RecipeError, match="tasks.x: its rows are those of its parts: `files`"):
+        declare_all({"x": {"extends": "mnli", "parts": ["mnli", "anli"], "files": {"train": "x.jsonl"}}})
     with pytest.raises(RecipeError, match=r"tasks\.x"):
         declare_all({"x": ["extends"]})  # type: ignore[list-item]
+
+
+def test_which_tasks_dev_files_a_recipe_names() -> None:
+    files = {"train": "a.jsonl", "dev": "b.jsonl"}
+    specs: dict[str, Any] = {
+        "own": {"extends": "mnli", "files": files},
+        "of-own": {"extends": "own", "max_length": 64},
+        "other": {"extends": "own", "files": {"train": "c.jsonl"}},
+        "parts": {"extends": "mnli", "parts": ["other", "of-own"]},
+        "mnli": {"extends": "mnli", "max_length": 64},
+    }
+    assert naming_dev(specs) == {"own", "of-own", "parts"}
+    assert declares(declare_all(specs)["parts"], "dev") and not declares(declare_all(specs)["parts"], "test")
 
 
 @pytest.mark.parametrize(
