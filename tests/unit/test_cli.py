@@ -176,7 +176,7 @@ def test_what_is_not_allowed_is_not_to_be_tried_again(number: int) -> None:
         ("xtreme score", "Missing from effstilts xtreme score: PATH"),
         ("run --model m --offline", "no such option or argument: --model, m; see effstilts run --help"),
         ("run --zzzz 1 --budgett=3", "no such option or argument: --zzzz, 1, --budgett=3 (did you mean '--budget'?)"),
-        ("search a b --queri x", "no such option or argument: --queri, x; see effstilts search --help"),
+        ("plan --recip x", "no such option or argument: --recip, x; see effstilts plan --help"),
         ("xtreme score --frmat x", "Missing value for argument 'predictions'"),
         ("--hlp", "no such option or argument: --hlp; see effstilts --help"),
     ],
