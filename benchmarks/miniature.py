@@ -99,10 +99,14 @@ def summary(records: Mapping[str, Record]) -> list[str]:
         done = sum("score" in cell for cell in record["cells"])
         machines = unique(json.dumps(s["machine"], sort_keys=True) for s in record["steps"] if "machine" in s)
         seconds = sum(s["cost"]["seconds"] for s in record["steps"] if "cost" in s)
+        whole = sum(max(s["cost"]["seconds"], s["cost"]["wall_seconds"]) for s in record["steps"] if "cost" in s)
+        scored = [cost for costs in of_scoring(record).values() for cost in costs]
         part = "" if done == len(record["cells"]) else " **A part of the table.**"
         lines.append(
             f"- {method}: recipe {content_key(dict(record['recipe']))}, {done} of {len(record['cells'])} numbers, "
-            f"{format_seconds(seconds)} of optimizer steps.{part}"
+            f"{format_seconds(seconds)} of optimizer steps, {format_seconds(whole)} with all else of the trainings; "
+            f"{format_seconds(sum(cost['seconds'] for cost in scored))} for those {len(scored)} numbers whose cost was "
+            f"measured.{part}"
         )
         lines += [f"- machine: {', '.join(f'{k} {v}' for k, v in json.loads(m).items())}" for m in machines]
     return list(dict.fromkeys(lines))
