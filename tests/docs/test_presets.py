@@ -11,7 +11,7 @@ import pytest
 
 from effstilts.recipe import Recipe
 from effstilts.recipe_reader import load_recipe
-from effstilts.tasks.registry import declare, get
+from effstilts.tasks.registry import declare_all, get
 
 README = Path(__file__).parents[2] / "README.md"
 XTREME = ("xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa")
@@ -57,7 +57,7 @@ def test_no_row_of_a_preset_is_longer_or_shorter_than_its_protocol_says() -> Non
     """jiant: 256, 384 for questions; XTREME: 128, 384; both 512 for retrieval."""
     for name, length in (("phang2020", 256), ("xtreme-official", 128)):
         recipe = load_recipe(name)
-        tasks = {task: declare(task, spec) for task, spec in recipe.tasks.items()}
+        tasks = declare_all(recipe.tasks)
         used = {share.task for arm in recipe.intermediate.values() for share in arm.tasks}
         used |= {target.task for target in recipe.targets} | set(recipe.retrieval.tasks)
         used |= {get(task).train_on for task in used} - {""}

@@ -41,7 +41,7 @@ def test_make_targets_exist() -> None:
 
 def test_the_recipe_in_the_readme_reads(tmp_path: Path) -> None:
     """The first block is a whole recipe; the others take the place of its keys."""
-    from effstilts.tasks.registry import declare
+    from effstilts.tasks.registry import declare_all
 
     path = tmp_path / "mine.yaml"
     whole, *parts = re.findall(r"```yaml\n(.*?)```", README, re.S)
@@ -51,9 +51,7 @@ def test_the_recipe_in_the_readme_reads(tmp_path: Path) -> None:
     path.write_text(whole, encoding="utf-8")
     recipe = load_recipe(str(path))
 
-    for name, spec in recipe.tasks.items():
-        declare(name, spec)
-    assert recipe.intermediate and recipe.targets
+    assert declare_all(recipe.tasks) and recipe.intermediate and recipe.targets
 
 
 def test_shipped_recipes_are_named() -> None:

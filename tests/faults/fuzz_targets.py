@@ -14,7 +14,7 @@ from effstilts.data.xtreme_folders import FolderScores, _score_file
 from effstilts.evaluation.xtreme import BENCHMARKS
 from effstilts.recipe_reader import load_recipe, shipped_recipes
 from effstilts.store import canonical_json, read_manifest, signed
-from effstilts.tasks.registry import declare
+from effstilts.tasks.registry import declare, declare_all, naming_dev
 
 Attempt = Callable[[Path, bytes], object]
 
@@ -36,9 +36,8 @@ def _recipe(folder: Path, raw: bytes) -> object:
     path = folder / "recipe.yaml"
     path.write_bytes(raw)
     recipe = load_recipe(str(path))
-    for name, spec in recipe.tasks.items():
-        declare(name, spec)
-    return len(recipe.targets)
+    declare_all(recipe.tasks)
+    return len(naming_dev(recipe.tasks)) + len(recipe.targets)
 
 
 def _manifest(folder: Path, raw: bytes) -> object:
