@@ -107,18 +107,19 @@ def embedding(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
                 "largest 1 - cosine to fp32": far(made.vectors[0], exact),
                 "largest 1 - cosine of fp32 to sentence-transformers": far(exact, peer),
             }
-        result["Tatoeba, from lines to accuracy"] = evaluation(Path(folder), encoder, pairs, options, clock)
     result["accuracy"] = agreement(options)
     return result
 
 
-def evaluation(
-    folder: Path, encoder: Encoder, pairs: list[tuple[str, str]], options: argparse.Namespace, clock: Clock
-) -> dict[str, Any]:
-    """Both sides embedded and searched, last layer, beside mteb's bitext evaluator."""
+def evaluation(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
+    """From aligned lines to Tatoeba accuracy, last layer, beside mteb's bitext evaluator."""
     if find_spec("mteb") is None:
         return {"skipped": "mteb is not installed"}
-    theirs = mteb_tatoeba(folder)
+    pairs = tatoeba(options.data, options.sentences // 2)
+    encoder = base_encoder(options.tokenizer, [line for pair in pairs for line in pair])
+    with tempfile.TemporaryDirectory() as folder:
+        save(encoder, Path(folder))
+        theirs = mteb_tatoeba(Path(folder))
     kept: dict[str, np.ndarray] = {}
 
     def ours(precision: Precision) -> None:

@@ -1,4 +1,4 @@
-"""effstilts against what people use today, side by side: embedding, neighbours, mining, growth, approximate indexes.
+"""effstilts against what people use today, side by side: embedding, evaluation, neighbours, mining, growth, indexes.
 
     python benchmarks/retrieval_speed.py --out benchmarks/results/retrieval-speed --minutes 30
 
@@ -23,7 +23,7 @@ from typing import Any
 import faiss
 import torch
 from retrieval_curves import approximate, growth, plot
-from retrieval_embedding import embedding
+from retrieval_embedding import embedding, evaluation
 from retrieval_measure import Clock, text_of
 from retrieval_search import mining, neighbours
 
@@ -32,6 +32,7 @@ from effstilts.retrieval.integers import int8_gain
 
 PARTS: Mapping[str, Callable[[argparse.Namespace, Clock], dict[str, Any]]] = {
     "embedding": embedding,
+    "evaluation": evaluation,
     "neighbours": neighbours,
     "mining": mining,
     "growth": growth,
