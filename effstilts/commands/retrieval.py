@@ -94,7 +94,7 @@ class SearchOptions(TextOptions):
     """The same of hnsw: candidates that are kept (efSearch)."""
 
     def spec(self) -> IndexSpec | None:
-        """RecipeError for numbers below 1; None: an exact search."""
+        """RecipeError for numbers out of range; None: an exact search."""
         from effstilts.retrieval.approximate import IndexSpec
 
         if not 0 < self.probe < 1 << 20 or not 0 < self.effort < 1 << 20:
