@@ -162,16 +162,22 @@ def _cell(cells: Sequence[Record], place: tuple[str, str], arm: str, base: str) 
     # A baseline without phase 2 on the encoder as it is has one retrieval for all seeds.
     if any(scores != next(iter(ours.values())) for scores in ours.values()):
         text += f" ± {(max(values) - min(values)) / 2:.1f}"
-    pairs = [(ours[seed], theirs.get(seed, next(iter(theirs.values())))) for seed in ours] if theirs else []
-    if arm == base or not pairs:
+    differences = _paired(ours, theirs)
+    if arm == base or not differences:
         return text
-    languages = list(pairs[0][0])
-    differences = [fmean(a[language] - b[language] for a, b in pairs) for language in languages]
     text += f" ({fmean(differences):+.1f}"
     if len(differences) <= 5:
         return text + ")"
     p_value = sign_flip_test(differences).p_value
     return text + (f", p {p_value:.2f})" if p_value >= 0.01 else ", p < 0.01)")
+
+
+def _paired(ours: Mapping[int, Mapping[str, float]], theirs: Mapping[int, Mapping[str, float]]) -> list[float]:
+    """For each language the mean over our seeds of the difference to the same seed of theirs, or to their only one."""
+    if not ours or not theirs:
+        return []
+    pairs = [(ours[seed], theirs.get(seed, next(iter(theirs.values())))) for seed in ours]
+    return [fmean(a[language] - b[language] for a, b in pairs) for language in pairs[0][0]]
 
 
 def cost(record: Record) -> list[str]:
@@ -273,9 +279,8 @@ def _differences(record: Record) -> tuple[list[str], list[str], dict[tuple[str, 
     for place in unique((c["section"], c["task"]) for c in cells):
         theirs = means(cells, place, base)
         for arm in arms:
-            ours = means(cells, place, arm)
-            if ours and theirs:
-                values[arm, place[1]] = median(map(_mean, ours.values())) - median(map(_mean, theirs.values()))
+            if differences := _paired(means(cells, place, arm), theirs):
+                values[arm, place[1]] = fmean(differences)
     shown = [arm for arm in arms if any(a == arm for a, _ in values)]
     return shown, [t for t in unique(c["task"] for c in cells) if any(task == t for _, task in values)], values
 
