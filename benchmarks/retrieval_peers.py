@@ -1,9 +1,9 @@
 """What people use today, called as they call it: the other side of `retrieval_speed.py`.
 
 sentence-transformers is called through its public API, and so is mteb where it is installed (`pip install mteb`: it is
-in no extra of this package). google-research/xtreme's scripts do not install; their
-procedure is followed step by step: `third_party/evaluate_retrieval.py` (tokens one sentence at a time, batches of 100
-in file order, every layer kept and pooled) and `third_party/utils_retrieve.py` (faiss flat in each direction, a Python
+in no extra of this package). google-research/xtreme's scripts do not install; their procedure is followed step by step:
+`third_party/evaluate_retrieval.py` (tokens one sentence at a time, batches of 100 in file order, every layer kept and
+pooled) and `third_party/utils_retrieve.py` (faiss flat in each direction, a Python
 loop over sentences and candidates, a greedy one-to-one selection with sets), which is the mining of LASER's
 `source/mine_bitexts.py`. LASER's own encoder is another model, and needs fairseq: not the same work.
 """
@@ -33,8 +33,8 @@ class _OneLayer(nn.Module):
         return features
 
 
-def sentence_transformer(folder: Path, layer: int = -1) -> Callable[[Sequence[str]], np.ndarray]:
-    """encode() with its defaults: batches of 32, longest first, float32. layer -1: the last."""
+def _pooled_model(folder: Path, layer: int = -1) -> Any:
+    """A SentenceTransformer of the mean over one hidden state; layer -1: the last."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -43,7 +43,12 @@ def sentence_transformer(folder: Path, layer: int = -1) -> Callable[[Sequence[st
         body = Transformer(str(folder), **options)
     width = int(body.auto_model.config.hidden_size)
     picked = [] if layer < 0 else [_OneLayer(layer)]
-    model = SentenceTransformer(modules=[body, *picked, Pooling(width, "mean")], device="cpu")
+    return SentenceTransformer(modules=[body, *picked, Pooling(width, "mean")], device="cpu")
+
+
+def sentence_transformer(folder: Path, layer: int = -1) -> Callable[[Sequence[str]], np.ndarray]:
+    """encode() with its defaults: batches of 32, longest first, float32. layer -1: the last."""
+    model = _pooled_model(folder, layer)
     return lambda sentences: model.encode(list(sentences), show_progress_bar=False)
 
 
@@ -55,13 +60,8 @@ def mteb_tatoeba(folder: Path) -> Callable[[Sequence[tuple[str, str]]], np.ndarr
     from mteb._evaluators.text.bitext_mining_evaluator import BitextMiningEvaluator
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
     from mteb.timing import TimingStack
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    with quiet_transformers():
-        body = Transformer(str(folder))
-    width = int(body.auto_model.config.hidden_size)
-    model = SentenceTransformerEncoderWrapper(SentenceTransformer(modules=[body, Pooling(width, "mean")], device="cpu"))
+    model = SentenceTransformerEncoderWrapper(_pooled_model(folder))
     metadata = mteb.get_task("Tatoeba").metadata
 
     def run(pairs: Sequence[tuple[str, str]]) -> np.ndarray:

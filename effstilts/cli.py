@@ -137,13 +137,10 @@ def _one_line(box: str, command: str) -> str:
         options = [f"--{name.replace('_', '-')}" for name in fields]
     near = [did_you_mean(word, options) for word in re.findall(r"--[\w-]+", text) if word not in options]
     text = re.sub(r" \(applied to [^)]*\)", ",", text).rstrip(",").replace("'action.", "'")
-    text = re.sub(r"^Error parsing|^Unrecognized( or misplaced)? options|^invalid choice", _plain, text)
+    text = re.sub(r"^Error parsing", "cannot read", text)
+    text = re.sub(r"^Unrecognized( or misplaced)? options", "no such option or argument", text)
     place = f"effstilts {command} --help" if form else "effstilts --help"
     return f"{text.rstrip('.')}{next(filter(None, near), '')}; see {place}"
-
-
-def _plain(said: re.Match[str]) -> str:
-    return {"Error": "cannot read", "Unrec": "no such option or argument", "inval": "invalid choice"}[said.group()[:5]]
 
 
 if __name__ == "__main__":

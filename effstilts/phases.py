@@ -353,7 +353,7 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
     (part,) = step.parts
     trained = step.base
     assert isinstance(trained, Step)
-    meter = Meter(bench.device)
+    meter = Meter(bench.device, collects=False)  # a number may take less than the collecting
     model = bench.open_model(trained)
     rows = bench.rows(part, step.split, model.encoder)
     head = trained.parts[0].head
@@ -388,7 +388,7 @@ def evaluate_target(bench: Workbench, step: Step) -> None:
 def retrieve(bench: Workbench, step: Step) -> None:
     """One language of a retrieval task from pooled hidden states; keeps the predictions in the official form."""
     (part,) = step.parts
-    meter = Meter(bench.device)
+    meter = Meter(bench.device, collects=False)  # a number may take less than the collecting
     opened = bench.open_bare(step.base)
     settings = step.retrieval
     evaluator = EVALUATORS[part.task.kind]

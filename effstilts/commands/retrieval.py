@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 _SHORT = {"bucc": "bucc2018"}
+# Of --probe and --effort: what faiss takes without a thought, and beyond any use.
+_MOST = (1 << 20) - 1
 
 
 @dataclass
@@ -97,8 +99,8 @@ class SearchOptions(TextOptions):
         """RecipeError for numbers out of range; None: an exact search."""
         from effstilts.retrieval.approximate import IndexSpec
 
-        if not 0 < self.probe < 1 << 20 or not 0 < self.effort < 1 << 20:
-            raise RecipeError(f"--probe and --effort are from 1 to {(1 << 20) - 1:,}")
+        if not (1 <= self.probe <= _MOST and 1 <= self.effort <= _MOST):
+            raise RecipeError(f"--probe and --effort are from 1 to {_MOST:,}")
         return None if self.index == "exact" else IndexSpec(self.index, probe=self.probe, effort=self.effort)
 
 

@@ -17,11 +17,11 @@ from effstilts.model.encoder import Encoder
 
 
 class Meter:
-    """Begins when made; `facts` gives the cost so far."""
+    """Begins when made; `facts` gives the cost so far. collects: as of PeakMemory."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, collects: bool = True) -> None:
         self.device = device
-        self.memory = PeakMemory(device)
+        self.memory = PeakMemory(device, collects)
         self.began = time.perf_counter()
         self._before, self._opening = self.memory.before, 0
 

@@ -19,8 +19,8 @@ def cost_table(record: Mapping[str, Any]) -> str:
     scored = of_scoring(record)
     if not costly and not scored:
         return "no step of this run has cost anything yet"
-    done = _numbers(record) if scored else {}
-    rows = [_row(step) for step in costly] + [_scoring_row(*item, done[item[0]]) for item in scored.items()]
+    rows = [_row(step) for step in costly]
+    rows += [_scoring_row(place, own, _numbers(record, place)) for place, own in scored.items()]
     costs = [step["cost"] for step in costly] + [cost for own in scored.values() for cost in own]
     total = ["all", "", format_seconds(sum(cost["seconds"] for cost in costs))]
     total += [f"{sum(cost['tokens'] for cost in costs):,}", "", "", "", "", ""]
@@ -78,13 +78,10 @@ def scoring_label(section: str, task: str) -> str:
     return f"{'evaluate' if section == 'target' else 'retrieve'} {task}"
 
 
-def _numbers(record: Mapping[str, Any]) -> dict[tuple[str, str], int]:
-    """(section, task) -> how many different numbers there are."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for cell in record.get("cells", ()):
-        if "score" in cell:
-            found.setdefault((cell["section"], cell["task"]), set()).add(cell["step"])
-    return {place: len(steps) for place, steps in found.items()}
+def _numbers(record: Mapping[str, Any], place: tuple[str, str]) -> int:
+    """How many different numbers there are of a (section, task)."""
+    own = (cell for cell in record["cells"] if (cell["section"], cell["task"]) == place)
+    return len({cell["step"] for cell in own if "score" in cell})
 
 
 def _scoring_row(place: tuple[str, str], costs: Sequence[Mapping[str, Any]], numbers: int) -> list[str]:

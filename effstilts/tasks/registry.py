@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -68,11 +68,15 @@ def get(name: str, declared: Mapping[str, Task] | None = None) -> Task:
     """The task of that name; RecipeError with the nearest name if there is none."""
     tasks = all_tasks(declared)
     if name not in tasks:
-        raise RecipeError(f"no task {name!r}{did_you_mean(name, tasks)}; `effstilts tasks` lists them")
+        raise _no_task(name, tasks)
     task = tasks[name]
     if declared and any(part.name in declared for part in task.parts):
         task = dataclasses.replace(task, parts=tuple(declared.get(part.name, part) for part in task.parts))
     return task
+
+
+def _no_task(name: str, known: Iterable[str], at: str = "") -> RecipeError:
+    return RecipeError(f"{at}no task {name!r}{did_you_mean(name, known)}; `effstilts tasks` lists them")
 
 
 def declare_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
@@ -92,8 +96,7 @@ def declare_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:
                 if other not in declared:
                     need(other, (*path, name))
             elif other not in known_tasks():
-                near = did_you_mean(other, [*known_tasks(), *specs])
-                raise RecipeError(f"tasks.{name}: no task {other!r}{near}; `effstilts tasks` lists the known ones")
+                raise _no_task(other, [*known_tasks(), *specs], f"tasks.{name}: ")
         declared[name] = declare(name, specs[name], declared)
 
     for name in specs:
