@@ -143,6 +143,21 @@ def sign_flip_test(differences: Values, resamples: int = 100_000, seed: int = 0)
     return SignFlipTest(mean, (extreme + 1) / (resamples + 1), smallest, exact=False)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of several tests looked at together, in the order given (Holm 1979): rejecting those at most
+    `level` keeps the chance of any false rejection at most `level`, however the tests depend on each other. DataError
+    on one that is no number from 0 to 1.
+    """
+    for p_value in p_values:
+        if not 0 <= p_value <= 1:
+            raise DataError(f"Holm's correction: {p_value} is no p-value, which is from 0 to 1")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
 def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Means [resamples] of samples drawn with replacement, each as large as `values`."""
     generator = np.random.default_rng(seed)

@@ -161,6 +161,10 @@ def notes(cells: Sequence[Record]) -> list[str]:
                 f"no p-values: {len(seeds)} seeds cannot give one below {2 / 2 ** len(seeds):.3g}; "
                 f"a paired test at 5 % needs {_SEEDS_FOR_A_TEST}"
             )
+        elif len(unique(cell["arm"] for cell in cells)) > 1:
+            found.append(
+                "p: sign-flip test over seeds, of one comparison alone: of 20 without any effect one is below 0.05"
+            )
     if any(cell["selected_on"] for cell in cells):
         found.append("* the dev set that the weights were chosen on: optimistic")
     waiting = sum("score" not in cell for cell in cells)

@@ -14,6 +14,7 @@ from effstilts.errors import DataError
 from effstilts.evaluation import significance
 from effstilts.evaluation.significance import (
     bootstrap_interval,
+    holm,
     median_and_spread,
     paired_bootstrap,
     sign_flip_test,
@@ -174,3 +175,21 @@ def test_the_message_names_the_test() -> None:
     ):
         with pytest.raises(DataError, match=words):
             test()
+
+
+@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.04, 0.5, 1.0]), min_size=1, max_size=7))
+def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
+    """A hypothesis falls where Bonferroni rejects every set of hypotheses that it is in."""
+    places = range(len(p_values))
+    sets = [chosen for size in places for chosen in itertools.combinations(places, size + 1)]
+    for place, adjusted in zip(places, holm(p_values), strict=True):
+        of = [min(1.0, len(chosen) * min(p_values[i] for i in chosen)) for chosen in sets if place in chosen]
+        assert adjusted == pytest.approx(max(of), rel=1e-12)
+
+
+def test_holm_by_hand_and_its_mistakes() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    for wrong in (math.nan, -0.1, 1.5):
+        with pytest.raises(DataError, match="from 0 to 1"):
+            holm([0.5, wrong])

@@ -55,6 +55,7 @@ def test_zero_shot_leaves_out_the_language_that_was_trained_on() -> None:
 def test_a_paired_test_stands_there_only_with_seeds_enough() -> None:
     few, enough = table(three_seeds(3)), table(three_seeds(6))
     assert "3 seeds cannot give one below 0.25" in few and "no p-values" not in enough
+    assert "of one comparison alone" in enough and "of one comparison alone" not in few
     # Six differences of one sign: 2 of the 64 sign choices are as far from 0.
     assert row(enough, "  arm - baseline")[-1] == "0.031"
     assert row(enough, "baseline")[-2:] == ["31.8", "±1.2"]
