@@ -55,8 +55,10 @@ def _size(bench: Workbench, step: Step) -> str:
     if step.kind in ("tokenizer", "alignment"):
         return f"{rows:,} rows"
     training = step.training
-    length = f"{training.steps:,} steps" if training.steps else f"{training.epochs:g} epochs"
-    return f"{rows:,} rows, {length} of {training.batch_size}"
+    epochs = f"{training.epochs:g} epoch" + ("s" if training.epochs != 1 else "")
+    length = f"{training.steps:,} steps" if training.steps else epochs
+    # What a target has of its own, a `--set` of the recipe's training does not reach: it must be seen here.
+    return f"{rows:,} rows, {length} of {training.batch_size}, {step.method.name} at {training.learning_rate:g}"
 
 
 def _rows(bench: Workbench, step: Step) -> int:

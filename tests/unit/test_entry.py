@@ -62,3 +62,14 @@ def test_an_empty_world_size_is_none(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "")
     assert main(["plan", "quickstart", "--store", str(tmp_path)]) == 0
+
+
+def test_a_plan_shows_the_rates_that_a_targets_own_settings_keep(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = ["--set", "training.learning_rate=1e-3", "--set", "method.name=lora", "--set", "mlm.method.name=full"]
+    assert main(["plan", "quickstart", "--store", str(tmp_path), *settings]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for target, rate in (("synthetic/mnli", "lora at 0.0003"), ("synthetic/udpos", "lora at 0.001")):
+        (line,) = [line for line in lines if f"target {target} ← baseline" in line]
+        assert rate in line
