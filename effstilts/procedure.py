@@ -56,6 +56,7 @@ from effstilts.workbench import Source, Step, TaskPart, Workbench
 
 _TUNED: tuple[SplitName, SplitName] = ("dev", "test")
 _SAID = 5  # languages of a task that are left out
+_SLOW_ADAPTER = 5e-5  # learning rate
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def build(recipe: Recipe, bench: Workbench) -> Graph:
                 _retrieval(recipe, bench, graph, name, encoder, arm, seed)
     _check_something_is_carried(recipe, graph)
     _say_what_is_left_out(recipe, bench)
+    _say_what_learns_slowly(graph, bench)
     # Before anything is written or trained: what rank 0 does next, it does for all.
     bench.ranks.require_same(content_key([step.name for step in graph.steps]), "steps")
     if bench.ranks.world > 1:
@@ -528,6 +530,21 @@ def _say_what_is_left_out(recipe: Recipe, bench: Workbench) -> None:
                 sources.source_of(task, task.evaluate_on, language, bench.where)
             except DataError as error:
                 bench.log.warn(f"{error}: not evaluated")
+
+
+def _say_what_learns_slowly(graph: Graph, bench: Workbench) -> None:
+    """Adapters at a learning rate of full fine-tuning: they begin at nothing, and end near it."""
+    slow: dict[tuple[str, float], list[str]] = {}
+    for step in graph.steps:
+        rate = step.training.learning_rate
+        if step.leaves_adapter and rate < _SLOW_ADAPTER:
+            slow.setdefault((step.method.name, rate), []).append(step.label)
+    for (method, rate), labels in slow.items():
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        bench.log.warn(
+            f"{labels[0]}{more}: {method} at a learning rate of {rate:g}; adapters usually take 1e-4 to 1e-3, "
+            f"and hardly move below {_SLOW_ADAPTER:g}"
+        )
 
 
 def _check_something_is_carried(recipe: Recipe, graph: Graph) -> None:

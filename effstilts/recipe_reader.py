@@ -163,6 +163,8 @@ def _check(recipe: Recipe, where: str) -> None:
             refuse(
                 f"retrieval.layers: {task!r} is not among retrieval.tasks{did_you_mean(task, recipe.retrieval.tasks)}"
             )
+    check_training(recipe.training, f"{where}: training")
+    check_method(recipe.method, f"{where}: method")
     places = {"mlm": recipe.mlm, **{f"intermediate.{n}": arm for n, arm in recipe.intermediate.items()}}
     for name, phase in places.items():
         check_training(phase.training, f"{where}: {name}.training")
@@ -261,10 +263,16 @@ def check_training(training: Training, at: str) -> None:
 
 def check_method(method: Method, at: str) -> None:
     """RecipeError for values no method can have."""
-    if method.name in (*LORA_METHODS, "adalora", "vera") and (
-        method.rank < 1 or method.alpha <= 0 or not 0 <= method.dropout < 1 or method.rate_ratio <= 0
-    ):
-        raise RecipeError(f"{at}: {method.name} needs rank >= 1, alpha > 0, dropout in [0, 1) and rate_ratio > 0")
+    if method.name in (*LORA_METHODS, "adalora", "vera"):
+        rules = {
+            f"rank >= 1, not {method.rank}": method.rank >= 1,
+            f"alpha > 0, not {method.alpha:g}": method.alpha > 0,
+            f"dropout in [0, 1), not {method.dropout:g}": 0 <= method.dropout < 1,
+            f"rate_ratio > 0, not {method.rate_ratio:g}": method.rate_ratio > 0,
+        }
+        for text, holds in rules.items():
+            if not holds:
+                raise RecipeError(f"{at}: {method.name} needs {text}")
     if method.name == "adalora":
         if method.initial_rank < 0 or method.first_rank <= method.rank:
             raise RecipeError(

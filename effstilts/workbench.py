@@ -16,7 +16,7 @@ from effstilts.engine.plain import Model, default_device
 from effstilts.engine.ranks import ALONE, Ranks
 from effstilts.errors import DataError, ModelError
 from effstilts.kinds import kind_of
-from effstilts.kinds.kind import lost_answers
+from effstilts.kinds.kind import cut_at_most, lost_answers
 from effstilts.log import Log
 from effstilts.model import adapters, opening, quantised
 from effstilts.model.alignment import NONE
@@ -32,6 +32,7 @@ from effstilts.tasks.task import SplitName, Task
 
 HEADS_FILE = "heads.safetensors"
 ENCODER_FOLDER = "encoder"
+_MANY_CUT = 0.01  # of a split's rows, worth a word
 
 
 @dataclass(frozen=True)
@@ -262,11 +263,17 @@ class Workbench:
         lost = lost_answers(examples, columns)
         if lost:
             self.log.warn(f"{part.name}, {split}: {lost} of {len(examples)} answers fit no window of {length} tokens")
+        cut = cut_at_most(columns, length) if kind.cuts else 0
+        if cut and cut >= _MANY_CUT * len(examples):
+            more = "" if length == opened.max_length else "; the task's max_length may be raised"
+            self.log.warn(
+                f"{part.name}, {split}: {cut:,} of {len(examples):,} rows reach {length} tokens and are cut there{more}"
+            )
 
         def fill(folder: Path) -> None:
             write_rows(folder / FILE, columns)
 
-        facts = {"task": part.task.name, "language": part.language, "split": split, "lost_answers": lost}
+        facts = {"task": part.task.name, "language": part.language, "split": split, "lost_answers": lost, "cut": cut}
         tokens = sum(len(row) for row in columns["input_ids"])
         self.store.put("rows", key, fill, facts | {"rows": len(columns["input_ids"]), "tokens": tokens})
         self.log.event("encoded", **facts, rows=len(columns["input_ids"]), tokens=tokens)

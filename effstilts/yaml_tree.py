@@ -32,7 +32,8 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = "it is nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", None)
-        raise RecipeError(f"{where}{line}: not valid YAML: {problem or said_by(error)[0]}") from error
+        quote = "; put texts with braces in quotes" if re.search(r"\{\w+\}", text) else ""
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem or said_by(error)[0]}{quote}") from error
     budget = MAX_NODES
     waiting = [tree]
     while waiting:

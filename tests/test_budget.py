@@ -39,7 +39,9 @@ def test_time_up_in_a_training_leaves_a_checkpoint_and_a_table(
     assert "the time is up: stopped mlm" in said.err and "12 of 12 numbers are not there yet" in said.out
     assert list((store / "work").glob("mlm-*/checkpoint-*/manifest.json"))
     assert main([*words, "--budget", "1e-9"]) == 0
-    assert "12 of 12 numbers are not there yet" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "12 of 12 numbers are not there yet" in said.out
+    assert "steps are left; the same command goes on" in said.err
     for hours in ("-1", "nan", "inf"):
         assert main([*words, f"--budget={hours}"]) == 2
     assert main([*words, "--budget", "1", "--quiet"]) == 0

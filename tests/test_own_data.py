@@ -137,9 +137,50 @@ def test_a_language_without_rows_is_said(own: Path, capsys: pytest.CaptureFixtur
     assert "moods: no test rows in 'xx'" in said and "xx.test.jsonl does not exist" in said and "'de'" not in said
 
 
+def test_a_table_says_of_how_many_languages_it_is(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(own, "run")) == 0
+    assert "moods: 2 of its 3 languages; a mean over these is no mean over all" in capsys.readouterr().out
+    assert main(words(own, "plan")) == 0
+    assert "2 of 3 languages" in capsys.readouterr().out
+
+
+def test_rows_that_are_cut_are_counted(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"x": "day " * (40 if i % 4 == 0 else 1), "y": ("good", "bad")[i % 2]} for i in range(8)]
+    write(own / "en.jsonl", *rows)
+    assert main(words(own, "run", "tasks.moods.max_length=16")) == 0
+    said = capsys.readouterr().err
+    assert "moods (en), train: 2 of 8 rows reach 16 tokens and are cut there; the task's max_length" in said
+    assert "test: " not in said
+
+
+def test_an_adapter_at_a_rate_of_whole_weights_is_named(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rate, named in (("2e-5", True), ("2e-4", False)):
+        assert main(words(own, "plan", "method.name=lora", f"training.learning_rate={rate}")) == 0
+        assert ("lora at a learning rate of 2e-05; adapters usually take" in capsys.readouterr().err) == named
+    assert main(words(own, "plan", "training.learning_rate=2e-5")) == 0
+    assert "adapters" not in capsys.readouterr().err
+
+
+def test_labels_that_are_numbers(tmp_path: Path) -> None:
+    """-1 marks a stripped label, but where it is a label; a number for a name gets the key that says which."""
+    path = write(tmp_path / "a.jsonl", {"text": "x", "label": -1}, {"text": "y", "label": 1})
+    spec: dict[str, Any] = {"kind": "classification", "columns": {"text": "text", "label": "label"}}
+    spec["files"] = {"test": path}
+    assert [row["label"] for row in rows_of(declared(**spec, labels=["-1", "1"]))] == ["-1", "1"]
+    with pytest.raises(DataError, match="the label is stripped"):
+        rows_of(declared(**spec, labels=["0", "1"]))
+    spec["files"] = {"test": write(tmp_path / "b.jsonl", {"text": "y", "label": 1})}
+    with pytest.raises(DataError, match="not one of bad, good; `label_values: {'1': NAME}`"):
+        rows_of(declared(**spec, labels=["bad", "good"]))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ("method={name: lora, rank: 0}", "method: lora needs rank >= 1, not 0"),
+        ("tasks.moods.files={test: {lang}.tsv}", "put texts with braces in quotes"),
+        ("tasks.moods.foo=1", "unknown key 'foo'; there are columns,"),
+        ("tasks.moods.files={test: a.xyz}", "give tasks.moods.format, one of xnli_tsv"),
         ("tasks.moods.score=f1", "classification has no score 'f1'; it has accuracy, macro_f1"),
         ("data.evaluation_rows=-1", "data.evaluation_rows is 0 or more"),
         ("targets=[{task: moods, rows: -3}]", "rows is 0 or more"),

@@ -49,15 +49,22 @@ class Run(RecipeChoice):
             for overlap in overlaps:
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))
+            stopped = False
             try:
                 run(graph, bench, by_information(graph) if self.budget else (), hours.left)
             except TimeUp as stop:
+                stopped = True
                 bench.log.say(str(stop))
             finally:
                 if bench.ranks.leads:
                     record = _write_record(recipe, bench, graph, overlaps)
             if bench.ranks.leads:
                 print(table(record))
+                left = sum(not bench.store.has(step.kind, step.key) for step in graph.steps)
+                if left and not stopped:
+                    bench.log.say(
+                        f"the time is up: {left} of {len(graph.steps)} steps are left; the same command goes on"
+                    )
         return 0
 
 

@@ -91,12 +91,38 @@ def _conll_sentences(path: Path) -> Iterator[tuple[list[tuple[str, str]], list[s
             continue
         word, tab, tag = line.partition("\t")
         if not word or not tab or not tag or "\t" in tag:
-            stripped = "; the tags are stripped" if not tab else ""
+            spaced = "; columns parted by spaces are read by `format: conll`" if " " in line.strip() else ""
+            stripped = spaced or ("; the tags are stripped" if not tab else "")
             raise DataError(f"{place}: expected a word, a tab and its tag, got {line[:60]!r}{stripped}")
         tokens.append((word, place))
         tags.append(tag)
     if tokens:
         yield tokens, tags, tokens[0][1]
+
+
+def conll(path: Path) -> Iterator[Row]:
+    """The form of CoNLL 2000 to 2003: columns parted by white space, the word first and its tag last; an empty line
+    after each sentence. Lines that begin with "-DOCSTART-" part documents and are left out."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    first, width = "", 0
+    for line, place in lines_of(path):
+        columns = line.split()
+        if columns and columns[0] == "-DOCSTART-":
+            continue
+        if columns and len(columns) != (width := width or len(columns)):
+            raise DataError(f"{place}: {len(columns)} columns, the lines before have {width}")
+        if width == 1:
+            raise DataError(f"{place}: expected a word, other columns and its tag, got {line[:60]!r}")
+        if columns:
+            first = first if tokens else place
+            tokens.append(columns[0])
+            tags.append(columns[-1])
+        elif tokens:
+            yield {"tokens": tokens, "tags": tags}, first
+            tokens, tags = [], []
+    if tokens:
+        yield {"tokens": tokens, "tags": tags}, first
 
 
 def _language_prefix(tokens: Iterable[str]) -> str:
@@ -360,6 +386,7 @@ _READERS: Mapping[str, Reader] = {
     "xnli_tsv": xnli_tsv,
     "pawsx_tsv": pawsx_tsv,
     "conll_tsv": conll_tsv,
+    "conll": conll,
     "conllu": conllu,
     "squad_json": squad_json,
     "json_list": json_list,

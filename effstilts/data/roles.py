@@ -120,7 +120,7 @@ def _label(task: Task, row: Mapping[str, Any], place: str) -> str | None:
     if raw in task.drop_labels:
         return None
     label = task.label_values.get(raw, raw)
-    if raw == "" or (raw == "-1" and raw not in task.label_values):
+    if raw == "" or (raw == "-1" and raw not in (*task.label_values, *task.labels)):
         raise DataError(f"{place}: the label is stripped (column {column!r} is {value!r}); {task.name} needs it")
     return label
 
@@ -130,7 +130,8 @@ def _classification(task: Task, row: Mapping[str, Any], place: str) -> dict[str,
     if label is None:
         return None
     if label not in task.labels:
-        raise DataError(f"{place}: the label {label!r} is not one of {', '.join(task.labels)}")
+        hint = f"; `label_values: {{'{label}': NAME}}` of the task says which it is" if label.isdecimal() else ""
+        raise DataError(f"{place}: the label {label!r} is not one of {', '.join(task.labels)}{hint}")
     pair = _role_text(task, row, "text_pair", place) if "text_pair" in task.columns else None
     return {"text": _role_text(task, row, "text", place), "text_pair": pair, "label": label}
 
@@ -204,12 +205,13 @@ def _tagging(task: Task, row: Mapping[str, Any], place: str) -> dict[str, Any]:
             "{file: PATH}}}, with a tag a line or JSON"
         )
     tags = []
-    for tag in raw:
+    for number, tag in enumerate(raw, 1):
         # A number is a place in the tag set only where it is no tag's name.
         named = str(tag) if str(tag) in task.labels or not _is_index(tag, task) else task.labels[tag]
         name = task.label_values.get(str(tag), named)
         if name not in task.labels:
-            raise DataError(f"{place}: the tag {name!r} is not one of {', '.join(task.labels)}")
+            word = f"{place}, word {number} ({str(tokens[number - 1])!r})"
+            raise DataError(f"{word}: the tag {name!r} is not one of {', '.join(task.labels)}")
         tags.append(name)
     return {"tokens": [str(t) for t in tokens], "tags": tags}
 

@@ -34,6 +34,7 @@ class Choice:
     name = "choice"
     version = 1
     shared_head = ""
+    cuts = True
     metrics: tuple[str, ...] = ("accuracy",)
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:

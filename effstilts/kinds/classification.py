@@ -33,6 +33,7 @@ class Classification:
     name = "classification"
     version = 1
     shared_head = ""
+    cuts = True
     metrics: tuple[str, ...] = ("accuracy", "macro_f1")
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:

@@ -38,11 +38,13 @@ class Kind(Protocol):
     metrics: the names that `score` gives.
     shared_head: name of the head that all tasks of the kind share and that a checkpoint may bring; empty: a fresh
         head for each task.
+    cuts: what is longer than `max_length` is cut off, not put into further rows.
     """
 
     name: str
     version: int
     shared_head: str
+    cuts: bool
     metrics: tuple[str, ...]
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:
@@ -96,6 +98,12 @@ def tokenize(tokenizer: Any, firsts: Sequence[str], seconds: Sequence[str] | Non
         pair = None if seconds is None else list(seconds[start : start + TOKENIZER_CHUNK])
         # Not told of long texts, which are cut after that.
         yield from tokenizer(part, pair, verbose=False, **options).encodings
+
+
+def cut_at_most(columns: Columns, max_length: int) -> int:
+    """Examples that take all of `max_length` tokens, of a kind that cuts: all are cut but the few that just fit."""
+    lengths = columns.get("lengths") or [[len(row)] for row in columns["input_ids"]]
+    return sum(max(row) >= max_length for row in lengths)
 
 
 def lost_answers(examples: Sequence[Example], columns: Columns) -> int:

@@ -64,6 +64,7 @@ class MaskedLM:
     name = "masked_lm"
     version = 2
     shared_head = "masked_lm"
+    cuts = False
     metrics: tuple[str, ...] = ("accuracy", "loss", "perplexity")
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:

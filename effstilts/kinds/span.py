@@ -44,6 +44,7 @@ class Span:
     name = "span"
     version = 1
     shared_head = ""
+    cuts = False
     metrics: tuple[str, ...] = ("f1", "exact_match")
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:

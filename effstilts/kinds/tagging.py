@@ -39,6 +39,7 @@ class Tagging:
     name = "tagging"
     version = 1
     shared_head = ""
+    cuts = False
     metrics: tuple[str, ...] = ("f1", "precision", "recall", "accuracy")
 
     def encode(self, examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int) -> Columns:

@@ -289,7 +289,9 @@ def _claim(folder: Path, job: Mapping[str, Any]) -> None:
         # Another rank may be at the first shard: it is not for this one to begin anew.
         made = (folder / MANIFEST).exists() or any((folder / "shards").glob("*.safetensors"))
         begun = "holds vectors" if made else "was begun, without any vectors yet, as that"
-        raise StoreError(f"{folder} {begun} of {what or other}: choose another folder or delete it")
+        # What else differs may follow from the model.
+        said = ", ".join(filter(None, [other if "model" in differ else "", what]))
+        raise StoreError(f"{folder} {begun} of {said}: choose another folder or delete it")
 
 
 def _shown(value: Any) -> str:

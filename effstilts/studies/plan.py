@@ -21,7 +21,9 @@ def describe(recipe: Recipe, bench: Workbench, graph: Graph) -> str:
         done = sum(bench.store.has(step.kind, step.key) for step in steps)
         examples = sum(_rows(bench, step) for step in steps)
         state = "done" if done == len(steps) else f"{done}/{len(steps)}" if done else "to run"
-        rows.append((state, f"{len(steps)} languages, {examples:,} rows", label, ""))
+        of = len(steps[0].parts[0].task.languages)
+        languages = f"{len(steps)} of {of} languages" if len(steps) < of else f"{len(steps)} languages"
+        rows.append((state, f"{languages}, {examples:,} rows", label, ""))
     widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
     lines = [f"{recipe.name}: {len(graph.steps)} steps, store {bench.store.root}"]
     lines += ["  ".join(row[i].ljust(widths[i]) for i in range(3)) + f"  {row[3]}".rstrip() for row in rows]

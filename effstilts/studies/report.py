@@ -31,6 +31,7 @@ def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[st
             "seed": cell.seed,
             "task": cell.task,
             "language": cell.language,
+            "of_languages": len(cell.step.parts[0].task.languages),
             "split": cell.split,
             "step": cell.step.name,
             "training_language": trained[0].language if trained else "",
@@ -167,6 +168,11 @@ def notes(cells: Sequence[Record]) -> list[str]:
             )
     if any(cell["selected_on"] for cell in cells):
         found.append("* the dev set that the weights were chosen on: optimistic")
+    for task in unique(cell["task"] for cell in cells):
+        own = [cell for cell in cells if cell["task"] == task]
+        there, of = len(unique(cell["language"] for cell in own)), own[0].get("of_languages", 0)
+        if there < of:
+            found.append(f"{task}: {there} of its {of} languages; a mean over these is no mean over all")
     waiting = sum("score" not in cell for cell in cells)
     if waiting:
         found.append(f"{waiting} of {len(cells)} numbers are not there yet (-)")

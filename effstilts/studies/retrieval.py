@@ -107,6 +107,7 @@ def _cell(
     return {
         "task": task.name,
         "language": language,
+        "of_languages": len(task.languages),
         "split": split,
         "metric": shown.metric,
         "score": shown.score,
@@ -148,6 +149,8 @@ def _languages(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
             known = [value for value in values if value is not None]
             values.append(statistics.fmean(known) if len(known) == len(values) else None)
     title = f"{task}: {' / '.join(_unique(cells, 'metric'))}, {' / '.join(_unique(cells, 'split'))} set"
+    if len(languages) < (of := cells[0].get("of_languages", 0)):
+        title += f", {len(languages)} of its {of} languages"
     layers = {model: _layer_of(next(c for c in cells if c["model"] == model)) for model in models}
     note = "; ".join(f"{model}: {text}" for model, text in layers.items())
     return "\n".join([title, _grid(heads, rows), note, *_found(cells)])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from effstilts.errors import DataError, RecipeError, StoreError
 from effstilts.log import Log
@@ -193,13 +193,7 @@ def _sides(job: Job, inputs: Mapping[str, tuple[Path, bool]], spec: IndexSpec | 
 def _side(job: Job, folder: Path, lines: Lines) -> Side:
     """The lines' vectors, made or gone on with; says what was blank, repeated or too long."""
     job.log.say(lines.told())
-    identity = {
-        "text": file_hash(lines.text),
-        "model": dict(job.named.identity),
-        "pooling": [job.pooling.layer, job.pooling.how, job.pooling.special_tokens],
-        "precision": job.precision,
-        "max_length": job.max_length,
-    }
+    identity = {"text": file_hash(lines.text), **_settings_of(job)}
     encoder = job.named.encoder
     with Embedder(encoder, [job.pooling], job.max_length, job.batch_tokens, job.precision, job.log) as embedder:
         vectors = corpus.embed_lines(embedder, lines, folder, identity, job.log)
@@ -255,6 +249,7 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
     if job.work.exists() and not (job.work.is_dir() and ((job.work / _LOCK).is_file() or not any(job.work.iterdir()))):
         raise RecipeError(f"--out {job.out}: {job.work} is in the way; remove it, or give another --out")
     with _hold(job):
+        _check_begun(job)
         try:
             yield
         except BaseException:
@@ -262,6 +257,28 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
                 _clear(job.work)  # nothing was made that is worth going on from
             raise
         _clear(job.work)
+
+
+def _check_begun(job: Job) -> None:
+    """RecipeError where the work folder holds vectors that this command would not go on from but write over."""
+    for state in sorted(job.work.glob("*/vectors.json")):
+        with contextlib.suppress(StoreError, OSError, KeyError, AttributeError):
+            begun, own = read_signed(state, "")["identity"], _settings_of(job)
+            if differ := [name for name in own if begun[name] != own[name]]:
+                raise RecipeError(
+                    f"--out {job.out}: {job.work} holds vectors of another {' and '.join(differ)}: go on with the "
+                    "command that made them, give another --out, or delete that folder"
+                )
+
+
+def _settings_of(job: Job) -> dict[str, Any]:
+    """What vectors depend on beside their text."""
+    return {
+        "model": dict(job.named.identity),
+        "pooling": [job.pooling.layer, job.pooling.how, job.pooling.special_tokens],
+        "precision": job.precision,
+        "max_length": job.max_length,
+    }
 
 
 def _hold(job: Job) -> IO[str]:

@@ -142,7 +142,9 @@ def declare(name: str, spec: Mapping[str, Any], declared: Mapping[str, Task] | N
         raise RecipeError(f"{at}: expected a mapping, got {spec!r}")
     for key in spec:
         if key not in allowed:
-            raise RecipeError(f"{at}: unknown key {key!r}{did_you_mean(key, allowed)}")
+            raise RecipeError(
+                f"{at}: unknown key {key!r}{did_you_mean(key, allowed)}; there are {', '.join(sorted(allowed))}"
+            )
     values: dict[str, Any] = {k: v for k, v in spec.items() if k not in ("extends", "format", "language_codes")}
     base: Task | None = None
     if "extends" in spec:
@@ -256,7 +258,7 @@ def _format_of(at: str, path: str) -> str:
     if plain.suffix in (".gz", ".bz2"):
         plain = plain.with_suffix("")
     if plain.suffix not in FORMAT_OF_ENDING:
-        raise RecipeError(f"{at}: the ending of {path} tells no format; give one with `format`")
+        raise RecipeError(f"{at}: the ending of {path} tells no format: give {at}.format, one of {', '.join(FORMATS)}")
     return FORMAT_OF_ENDING[plain.suffix]
 
 

@@ -27,14 +27,15 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 
 # The formats that `effstilts.data.readers` reads, and the one that a file's ending stands for.
 FORMATS = (
-    "xnli_tsv", "pawsx_tsv", "conll_tsv", "conllu", "squad_json", "json_list", "jsonl", "commonsenseqa_jsonl", "csv",
-    "tsv", "lines", "aligned_lines", "stsb_csv", "qqp_tsv", "bucc", "bucc_gold", "hellaswag_blocks", "ccg_tsv",
+    "xnli_tsv", "pawsx_tsv", "conll_tsv", "conll", "conllu", "squad_json", "json_list", "jsonl", "commonsenseqa_jsonl",
+    "csv", "tsv", "lines", "aligned_lines", "stsb_csv", "qqp_tsv", "bucc", "bucc_gold", "hellaswag_blocks", "ccg_tsv",
     "ccgbank_auto", "xquad_r_json", "mewslix_jsonl",
 )  # fmt: skip
 # The rows of lists that `effstilts.data.hub` unfolds.
 UNFOLDINGS = ("comparable_corpora",)
 FORMAT_OF_ENDING: Mapping[str, str] = {
     ".jsonl": "jsonl", ".json": "json_list", ".csv": "csv", ".tsv": "tsv", ".txt": "lines", ".conllu": "conllu",
+    ".conll": "conll",
 }  # fmt: skip
 
 

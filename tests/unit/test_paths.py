@@ -10,6 +10,7 @@ import pytest
 
 from effstilts.cli import main
 from effstilts.errors import StoreError
+from effstilts.retrieval import blocks
 from effstilts.store import write_atomic
 
 
@@ -55,6 +56,23 @@ def test_a_folder_of_somebody_else_is_no_work_folder(
     assert (tmp_path / "thesis.work" / "chapter.txt").read_text() == "precious"
     (tmp_path / "p.work").write_text("")
     refused(capsys, 2, *words, "--out", "p", said="p.work is in the way")
+
+
+def test_another_models_unfinished_work_is_not_written_over(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("mine", "a.txt", "b.txt", "--offline", "--out", "out")
+    with monkeypatch.context() as killed:
+        killed.setattr(blocks, "both_ways", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*words, "--model", model]) == 130
+    begun = {path: path.read_bytes() for path in Path("out.work").rglob("vectors.*")}
+    assert len(begun) == 4
+    refused(capsys, 2, *words, "--model", "effstilts/mini", said="out.work holds vectors of another model")
+    refused(capsys, 2, *words, "--model", model, "--pooling", "cls", said="holds vectors of another pooling")
+    assert {path: path.read_bytes() for path in Path("out.work").rglob("vectors.*")} == begun
+    assert main([*words, "--model", model, "--quiet"]) == 0
+    assert Path("out").is_file() and not Path("out.work").exists()
 
 
 def test_links_stay_links_and_devices_devices(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ def test_each_format(tmp_path: Path) -> None:
         ("conll_tsv", "a\tO\n\nb\t\n", ["x:3", "a word, a tab"]),
         ("conll_tsv", "a\tO\tO\n", ["x:1", "a word, a tab"]),
         ("conll_tsv", "a\nb\n", ["x:1", "the tags are stripped"]),
+        ("conll_tsv", "a NN\n", ["x:1", "`format: conll`"]),
+        ("conll", "-DOCSTART- -X- O\n\na NN O\nb O\n", ["x:4", "2 columns, the lines before have 3"]),
+        ("conll", "a\n", ["x:1", "a word, other columns and its tag"]),
         ("conllu", "1" + "\t" * 9, ["x:1", "UPOS is empty"]),
         ("squad_json", squad("Anna ran.", -4, "ran"), ["is not at -4"]),
         ("squad_json", squad("Anna ran.", 0, ""), ["question q", "stripped"]),
@@ -264,3 +267,13 @@ def test_a_broken_question_is_named_by_its_place(tmp_path: Path, question: Any, 
     place = r"a\.json, article 2, paragraph 1, question 2: not in SQuAD's form"
     with pytest.raises(DataError, match=f"{place} .*{odd}"):
         read("squad_json", tmp_path / "a.json")
+
+
+def test_conll_has_the_word_first_and_its_tag_last(tmp_path: Path) -> None:
+    text = "-DOCSTART- -X- -X- O\n\nNew NNP B-NP B-LOC\nYork NNP I-NP I-LOC\n\n-DOCSTART- -X- -X- O\n\n# NN B-NP O\n"
+    assert read("conll", write(tmp_path, "a", text)) == [
+        {"tokens": ["New", "York"], "tags": ["B-LOC", "I-LOC"]},
+        {"tokens": ["#"], "tags": ["O"]},
+    ]
+    tabbed = read("conll", write(tmp_path, "b", "a\tX\nb\tY\n"))
+    assert tabbed == [{"tokens": ["a", "b"], "tags": ["X", "Y"]}]
