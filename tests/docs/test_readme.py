@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import yaml
 
 from effstilts.recipe_reader import load_recipe, shipped_recipes
 from effstilts.studies.report import table
+from effstilts.tasks.task import FORMATS, ROLES, Task
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +53,18 @@ def test_the_recipe_in_the_readme_reads(tmp_path: Path) -> None:
     recipe = load_recipe(str(path))
 
     assert declare_all(recipe.tasks) and recipe.intermediate and recipe.targets
+
+
+def test_what_a_declared_task_may_hold_is_named() -> None:
+    """Kinds and their roles, formats, keys: a user has nowhere else to look."""
+    section = README.split("### A task of your own")[1].split("\n### ")[0]
+    named = set(re.findall(r"`([^`\n]+)`", section))
+    words = {word for text in named for word in re.findall(r"\w+", text)}
+    keys = {field.name for field in fields(Task)} - {"name", "synthetic"} | {"extends", "format", "language_codes"}
+    roles = {role.rstrip("?") for of_kind in ROLES.values() for role in of_kind}
+    assert not (set(ROLES) | roles | set(FORMATS) | keys) - words - {"columns", "kind"}
+    for kind in ROLES:
+        assert any(line.startswith(f"| `{kind}`") for line in section.splitlines()), kind
 
 
 def test_shipped_recipes_are_named() -> None:
