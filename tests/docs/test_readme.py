@@ -6,10 +6,12 @@ import json
 import re
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from effstilts.cli import main
 from effstilts.recipe_reader import load_recipe, shipped_recipes
 from effstilts.studies.report import table
 from effstilts.tasks.task import FORMATS, ROLES, Task
@@ -65,6 +67,25 @@ def test_what_a_declared_task_may_hold_is_named() -> None:
     assert not (set(ROLES) | roles | set(FORMATS) | keys) - words - {"columns", "kind"}
     for kind in ROLES:
         assert any(line.startswith(f"| `{kind}`") for line in section.splitlines()), kind
+
+
+def test_the_python_of_the_readme_runs(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["--set", "targets=[]", "--set", "arms=[nli]"]
+    assert main(["run", str(tiny_recipe), "--offline", "--quiet", "--store", "effstilts-store", *settings]) == 0
+    for name, text in (("de.txt", "Guten Tag."), ("en.txt", "Good day.")):
+        Path(name).write_text(f"{text}\nB.\nC d.\nE f g.\n", encoding="utf-8")
+    words = ["embed", "de.txt", "en.txt", "--model", "tiny:nli", "--out", "vectors", "--layers", "2"]
+    assert main([*words, "--offline", "--quiet", "--store", "effstilts-store"]) == 0
+    by_files, by_model = re.findall(r"```python\n(.*?)```", README, re.S)
+    found: dict[str, Any] = {}
+    exec(by_files.replace("layer8", "layer2"), found)
+    assert found["forward"].indices.shape == found["backward"].indices.shape == (4, 4)
+    exec(by_model.replace("RUN:mnli", "tiny:nli").replace("RUN", "tiny").replace("Pooling(4", "Pooling(1"), found)
+    assert found["layer4"].shape == found["layer2"].shape == (2, 32)
+    assert {"section", "arm", "seed", "task", "language", "split", "score", "metric", "metrics"} <= set(
+        found["cells"][0]
+    )
 
 
 def test_shipped_recipes_are_named() -> None:
