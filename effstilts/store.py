@@ -380,12 +380,12 @@ class Store:
             os.close(handle)
 
     def write_run(self, name: str, record: Mapping[str, Any]) -> Path:
-        path = self.root / "runs" / f"{name}.json"
+        path = self.run_path(name)
         write_atomic(path, signed(record))
         return path
 
     def read_run(self, name: str) -> dict[str, Any]:
-        path = self.root / "runs" / f"{name}.json"
+        path = self.run_path(name)
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
             if text.startswith(_UNSIGNED):
@@ -401,6 +401,9 @@ class Store:
         known = self.run_names()
         there = f"; there are {', '.join(known)}" if known else "; it holds no runs"
         return StoreError(f"no run named {name!r} in {self.root}{did_you_mean(name, known)}{there}")
+
+    def run_path(self, name: str) -> Path:
+        return self.root / "runs" / f"{name}.json"
 
     def run_names(self) -> list[str]:
         return sorted(path.stem for path in (self.root / "runs").glob("*.json"))

@@ -53,6 +53,8 @@ def test_every_phase_and_kind_and_nothing_twice(
     assert main(["plan", str(tiny_recipe), "--store", str(store), "--offline"]) == 0
     plan = capsys.readouterr().out
     assert "23 of 23 done" in plan and "to run" not in plan
+    assert main(["show", "--store", str(store)]) == 0
+    assert "12 of 12  baseline, nli  new" in capsys.readouterr().out
     assert main(["show", "tiny", "--store", str(store)]) == 0
     shown = capsys.readouterr().out
     assert "nli - baseline" in shown and "synthetic/tatoeba: accuracy" in shown

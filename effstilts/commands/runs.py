@@ -107,8 +107,9 @@ class Show(Places):
 
         store = Store(self.store)
         if not self.run:
-            names = store.run_names()
-            print("\n".join(names) if names else f"no runs in {self.store}; start one with: effstilts run")
+            from effstilts.studies.listing import list_runs
+
+            print(list_runs(store) or f"no runs in {self.store}; start one with: effstilts run")
             return 0
         text = self._text(store.read_run(self.run))
         if self.out is None:

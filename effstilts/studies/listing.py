@@ -1,10 +1,15 @@
-"""`effstilts tasks`."""
+"""`effstilts tasks`, and the runs of a store."""
 
 from __future__ import annotations
 
-from effstilts.errors import RecipeError, did_you_mean
+import time
+
+from effstilts.errors import RecipeError, StoreError, did_you_mean
+from effstilts.store import Store
 from effstilts.tasks.registry import known_tasks
 from effstilts.tasks.task import ROLES, Task
+
+_WIDE = 60  # characters of the arms' names
 
 
 def list_tasks(kind: str = "") -> str:
@@ -14,6 +19,33 @@ def list_tasks(kind: str = "") -> str:
     rows += [(t.name, t.kind, _sources(t), _languages(t), t.description) for t in tasks]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]).rstrip() for row in rows)
+
+
+def list_runs(store: Store) -> str:
+    """A line for each run of the store: name, numbers done, arms, model, when it was last written; one whose record is
+    damaged says so."""
+    rows = [("run", "numbers", "arms", "model", "written")]
+    for name in store.run_names():
+        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.run_path(name).stat().st_mtime))
+        try:
+            record = store.read_run(name)
+            cells = record["cells"]
+            done = f"{sum('score' in cell for cell in cells)} of {len(cells)}"
+            arms = ", ".join(dict.fromkeys(cell["arm"] for cell in cells))
+            rows.append(
+                (
+                    name,
+                    done,
+                    arms if len(arms) <= _WIDE else f"{arms[:_WIDE]}…",
+                    str(record["recipe"]["model"]["name"]),
+                    written,
+                )
+            )
+        except (StoreError, KeyError, TypeError):
+            rows.append((name, "damaged", "", "", written))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines) if len(rows) > 1 else ""
 
 
 def tasks_of_kind(kind: str) -> list[Task]:
