@@ -25,6 +25,8 @@ Reader = Callable[[Path], Iterator[Row]]
 
 # Sentences by which conll_tsv judges whether a file's words carry a language prefix.
 _PREFIX_SENTENCES = 20
+# Other spaces of Unicode may stand in a word.
+_COLUMN = re.compile(r"[^ \t]+")
 
 
 def _checked(reader: Reader) -> Reader:
@@ -101,13 +103,13 @@ def _conll_sentences(path: Path) -> Iterator[tuple[list[tuple[str, str]], list[s
 
 
 def conll(path: Path) -> Iterator[Row]:
-    """The form of CoNLL 2000 to 2003: columns parted by white space, the word first and its tag last; an empty line
+    """The form of CoNLL 2000 to 2003: columns parted by spaces or tabs, the word first and its tag last; an empty line
     after each sentence. Lines that begin with "-DOCSTART-" part documents and are left out."""
     tokens: list[str] = []
     tags: list[str] = []
     first, width = "", 0
     for line, place in lines_of(path):
-        columns = line.split()
+        columns = _COLUMN.findall(line)
         if columns and columns[0] == "-DOCSTART-":
             continue
         if columns and len(columns) != (width := width or len(columns)):

@@ -275,5 +275,5 @@ def test_conll_has_the_word_first_and_its_tag_last(tmp_path: Path) -> None:
         {"tokens": ["New", "York"], "tags": ["B-LOC", "I-LOC"]},
         {"tokens": ["#"], "tags": ["O"]},
     ]
-    tabbed = read("conll", write(tmp_path, "b", "a\tX\nb\tY\n"))
-    assert tabbed == [{"tokens": ["a", "b"], "tags": ["X", "Y"]}]
+    tabbed = read("conll", write(tmp_path, "b", "a\tX\n1\u00a0000 \tY\n \t\n"))
+    assert tabbed == [{"tokens": ["a", "1\u00a0000"], "tags": ["X", "Y"]}]
