@@ -148,11 +148,12 @@ def corrected(cells: Sequence[Record]) -> list[str]:
     base, *arms = unique(c["arm"] for c in cells)
     for section in unique(c["section"] for c in cells):
         tests: dict[str, float] = {}
-        for place in unique((c["section"], c["task"]) for c in cells if c["section"] == section):
+        for task in unique(c["task"] for c in cells if c["section"] == section):
+            theirs = means(cells, (section, task), base)
             for arm in arms:
-                differences = _paired(means(cells, place, arm), means(cells, place, base))
-                if len(differences) >= _LANGUAGES_FOR_A_TEST:
-                    tests[f"{place[1]} {arm} ({fmean(differences):+.1f})"] = sign_flip_test(differences).p_value
+                differences = _paired(means(cells, (section, task), arm), theirs)
+                if (p_value := _p_value(differences)) is not None:
+                    tests[f"{task} {arm} ({fmean(differences):+.1f})"] = p_value
         low = [
             f"{name} {p_value:.2g} -> {adjusted:.2g}"
             for (name, p_value), adjusted in zip(tests.items(), holm(list(tests.values())), strict=True)
@@ -199,9 +200,9 @@ def _cell(cells: Sequence[Record], place: tuple[str, str], arm: str, base: str) 
     if arm == base or not differences:
         return text
     text += f" ({fmean(differences):+.1f}"
-    if len(differences) < _LANGUAGES_FOR_A_TEST:
+    p_value = _p_value(differences)
+    if p_value is None:
         return text + ")"
-    p_value = sign_flip_test(differences).p_value
     return text + (f", p {p_value:.2f})" if p_value >= 0.01 else ", p < 0.01)")
 
 
@@ -211,6 +212,11 @@ def _paired(ours: Mapping[int, Mapping[str, float]], theirs: Mapping[int, Mappin
         return []
     pairs = [(ours[seed], theirs.get(seed, next(iter(theirs.values())))) for seed in ours]
     return [fmean(a[language] - b[language] for a, b in pairs) for language in pairs[0][0]]
+
+
+def _p_value(differences: Sequence[float]) -> float | None:
+    """Of a sign-flip test over languages; None of too few."""
+    return sign_flip_test(differences).p_value if len(differences) >= _LANGUAGES_FOR_A_TEST else None
 
 
 def cost(record: Record) -> list[str]:

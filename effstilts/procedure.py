@@ -23,7 +23,7 @@ from effstilts.data import layouts, sources
 from effstilts.data.order import long_cycle_possible
 from effstilts.engine import zero_config
 from effstilts.engine.choice import check_spread
-from effstilts.errors import DataError, RecipeError, StoreError, did_you_mean
+from effstilts.errors import DataError, RecipeError, StoreError, TimeUp, did_you_mean
 from effstilts.identity import NUMERICS_VERSION, of_method, of_part, of_retrieval, of_training
 from effstilts.kinds import kind_of
 from effstilts.model.opening import fingerprint as checkpoint_fingerprint
@@ -128,7 +128,8 @@ def run(graph: Graph, bench: Workbench, order: Sequence[Step] = (), proceed: Cal
     """Makes every step that the store does not hold, and anew what is found damaged. Of several ranks the first decides
     what that is; all of them train and evaluate, and it does the rest alone.
 
-    order: the graph's steps, each after its inputs; none: as they stand. proceed: asked before each step; False ends.
+    order: the graph's steps, each after its inputs; none: as they stand. proceed: asked before each step;
+    False: TimeUp.
     """
     if bench.ranks.leads:
         for step in graph.steps:
@@ -168,7 +169,8 @@ def _make_missing(steps: Sequence[Step], bench: Workbench, proceed: Callable[[],
     check(missing, bench)
     for number, step in enumerate(missing, 1):
         if not ranks.tell(proceed):
-            break
+            left = len(missing) - number + 1
+            raise TimeUp(f"the time is up: {left} of {len(steps)} steps are left; the same command goes on")
         with bench.store.lock(step.kind, step.key) if ranks.leads else nullcontext():
             there = bench.store.has(step.kind, step.key)
             if ranks.tell(lambda there=there: there):  # type: ignore[misc]

@@ -256,9 +256,14 @@ def check_training(training: Training, at: str) -> None:
         "dropout must be in [0, 1), or -1": t.dropout == -1 or 0 <= t.dropout < 1,
         "mask_share must be in (0, 1)": 0 < t.mask_share < 1,
     }
+    _require(rules, f"{at}: ")
+
+
+def _require(rules: Mapping[str, bool], before: str) -> None:
+    """RecipeError, with `before`, of the first rule that does not hold."""
     for text, holds in rules.items():
         if not holds:
-            raise RecipeError(f"{at}: {text}")
+            raise RecipeError(f"{before}{text}")
 
 
 def check_method(method: Method, at: str) -> None:
@@ -270,9 +275,7 @@ def check_method(method: Method, at: str) -> None:
             f"dropout in [0, 1), not {method.dropout:g}": 0 <= method.dropout < 1,
             f"rate_ratio > 0, not {method.rate_ratio:g}": method.rate_ratio > 0,
         }
-        for text, holds in rules.items():
-            if not holds:
-                raise RecipeError(f"{at}: {method.name} needs {text}")
+        _require(rules, f"{at}: {method.name} needs ")
     if method.name == "adalora":
         if method.initial_rank < 0 or method.first_rank <= method.rank:
             raise RecipeError(

@@ -49,22 +49,15 @@ class Run(RecipeChoice):
             for overlap in overlaps:
                 bench.log.event("overlap", **overlap)
                 bench.log.say(sentence(overlap))
-            stopped = False
             try:
                 run(graph, bench, by_information(graph) if self.budget else (), hours.left)
             except TimeUp as stop:
-                stopped = True
                 bench.log.say(str(stop))
             finally:
                 if bench.ranks.leads:
                     record = _write_record(recipe, bench, graph, overlaps)
             if bench.ranks.leads:
                 print(table(record))
-                left = sum(not bench.store.has(step.kind, step.key) for step in graph.steps)
-                if left and not stopped:
-                    bench.log.say(
-                        f"the time is up: {left} of {len(graph.steps)} steps are left; the same command goes on"
-                    )
         return 0
 
 
@@ -107,7 +100,7 @@ class Show(Places):
 
         store = Store(self.store)
         if not self.run:
-            from effstilts.studies.listing import list_runs
+            from effstilts.studies.report import list_runs
 
             print(list_runs(store) or f"no runs in {self.store}; start one with: effstilts run")
             return 0

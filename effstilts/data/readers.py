@@ -83,48 +83,48 @@ def conll_tsv(path: Path) -> Iterator[Row]:
 
 def _conll_sentences(path: Path) -> Iterator[tuple[list[tuple[str, str]], list[str], str]]:
     """([(word, place)], tags, place of the first word) of each sentence."""
-    tokens: list[tuple[str, str]] = []
-    tags: list[str] = []
-    for line, place in lines_of(path):
-        if not line.strip():
-            if tokens:
-                yield tokens, tags, tokens[0][1]
-            tokens, tags = [], []
-            continue
-        word, tab, tag = line.partition("\t")
-        if not word or not tab or not tag or "\t" in tag:
-            spaced = "; columns parted by spaces are read by `format: conll`" if " " in line.strip() else ""
-            stripped = spaced or ("; the tags are stripped" if not tab else "")
-            raise DataError(f"{place}: expected a word, a tab and its tag, got {line[:60]!r}{stripped}")
-        tokens.append((word, place))
-        tags.append(tag)
-    if tokens:
+    for lines in _paragraphs(path):
+        tokens: list[tuple[str, str]] = []
+        tags: list[str] = []
+        for line, place in lines:
+            word, tab, tag = line.partition("\t")
+            if not word or not tab or not tag or "\t" in tag:
+                spaced = "; columns parted by spaces are read by `format: conll`" if " " in line.strip() else ""
+                stripped = spaced or ("; the tags are stripped" if not tab else "")
+                raise DataError(f"{place}: expected a word, a tab and its tag, got {line[:60]!r}{stripped}")
+            tokens.append((word, place))
+            tags.append(tag)
         yield tokens, tags, tokens[0][1]
+
+
+def _paragraphs(path: Path, white: str | None = None) -> Iterator[list[tuple[str, str]]]:
+    """The lines between empty ones, each with its place. white: what an empty line may hold; None: any white space."""
+    found: list[tuple[str, str]] = []
+    for line, place in lines_of(path):
+        if line.strip(white):
+            found.append((line, place))
+        elif found:
+            yield found
+            found = []
+    if found:
+        yield found
 
 
 def conll(path: Path) -> Iterator[Row]:
     """The form of CoNLL 2000 to 2003: columns parted by spaces or tabs, the word first and its tag last; an empty line
     after each sentence. Lines that begin with "-DOCSTART-" part documents and are left out."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    first, width = "", 0
-    for line, place in lines_of(path):
-        columns = _COLUMN.findall(line)
-        if columns and columns[0] == "-DOCSTART-":
-            continue
-        if columns and len(columns) != (width := width or len(columns)):
-            raise DataError(f"{place}: {len(columns)} columns, the lines before have {width}")
-        if width == 1:
-            raise DataError(f"{place}: expected a word, other columns and its tag, got {line[:60]!r}")
-        if columns:
-            first = first if tokens else place
-            tokens.append(columns[0])
-            tags.append(columns[-1])
-        elif tokens:
-            yield {"tokens": tokens, "tags": tags}, first
-            tokens, tags = [], []
-    if tokens:
-        yield {"tokens": tokens, "tags": tags}, first
+    width = 0
+    for lines in _paragraphs(path, " \t"):
+        words = [(_COLUMN.findall(line), place) for line, place in lines]
+        words = [(columns, place) for columns, place in words if columns[0] != "-DOCSTART-"]
+        for columns, place in words:
+            if len(columns) != (width := width or len(columns)):
+                raise DataError(f"{place}: {len(columns)} columns, the lines before have {width}")
+            if width == 1:
+                raise DataError(f"{place}: expected a word, other columns and its tag, got {columns[0][:60]!r}")
+        if words:
+            tokens, tags = [columns[0] for columns, _ in words], [columns[-1] for columns, _ in words]
+            yield {"tokens": tokens, "tags": tags}, words[0][1]
 
 
 def _language_prefix(tokens: Iterable[str]) -> str:
@@ -137,28 +137,21 @@ def _language_prefix(tokens: Iterable[str]) -> str:
 def conllu(path: Path) -> Iterator[Row]:
     """Universal Dependencies: FORM, UPOS (`tags`), XPOS and DEPREL. A multiword token stands before its words and is
     left out."""
-    words: list[list[str]] = []
-    first = ""
-    for line, place in lines_of(path):
-        if line.startswith("#"):
-            continue
-        if not line.strip():
-            if words:
-                yield _conllu_sentence(words), first
-            words = []
-            continue
-        parts = line.split("\t")
-        if len(parts) != 10:
-            raise DataError(f"{place}: {len(parts)} columns, CoNLL-U has 10")
-        if "-" in parts[0] or "." in parts[0]:
-            continue
-        if not parts[1] or not parts[3]:
-            raise DataError(f"{place}: FORM or UPOS is empty")
-        if not words:
-            first = place
-        words.append(parts)
-    if words:
-        yield _conllu_sentence(words), first
+    for lines in _paragraphs(path):
+        words: list[tuple[list[str], str]] = []
+        for line, place in lines:
+            if line.startswith("#"):
+                continue
+            parts = line.split("\t")
+            if len(parts) != 10:
+                raise DataError(f"{place}: {len(parts)} columns, CoNLL-U has 10")
+            if "-" in parts[0] or "." in parts[0]:
+                continue
+            if not parts[1] or not parts[3]:
+                raise DataError(f"{place}: FORM or UPOS is empty")
+            words.append((parts, place))
+        if words:
+            yield _conllu_sentence([parts for parts, _ in words]), words[0][1]
 
 
 def _conllu_sentence(words: list[list[str]]) -> dict[str, list[str]]:

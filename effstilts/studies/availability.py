@@ -13,6 +13,7 @@ from effstilts.data.roles import rows_hash
 from effstilts.data.sources import DataConfig
 from effstilts.errors import DataError, EffstiltsError, RecipeError
 from effstilts.log import Log
+from effstilts.studies.listing import columns
 from effstilts.tasks.registry import get, known_tasks
 from effstilts.tasks.task import SPLITS, SplitName, Task
 
@@ -69,11 +70,7 @@ def check(names: Sequence[str], where: DataConfig, seconds: float, count: Counte
     network = _Network(where.offline)
     found = [_check(task, where, seconds, count or _words, network) for task in tasks]
     table = [COLUMNS, *(one.cells() for one in found)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
-    ]
-    return "\n".join(line.rstrip() for line in lines), not any(one.broken for one in found)
+    return columns(table), not any(one.broken for one in found)
 
 
 class _Network:

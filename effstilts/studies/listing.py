@@ -1,15 +1,12 @@
-"""`effstilts tasks`, and the runs of a store."""
+"""`effstilts tasks`."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 
-from effstilts.errors import RecipeError, StoreError, did_you_mean
-from effstilts.store import Store
+from effstilts.errors import RecipeError, did_you_mean
 from effstilts.tasks.registry import known_tasks
 from effstilts.tasks.task import ROLES, Task
-
-_WIDE = 60  # characters of the arms' names
 
 
 def list_tasks(kind: str = "") -> str:
@@ -17,35 +14,14 @@ def list_tasks(kind: str = "") -> str:
     tasks = tasks_of_kind(kind)
     rows = [("task", "kind", "sources", "languages", "")]
     rows += [(t.name, t.kind, _sources(t), _languages(t), t.description) for t in tasks]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]).rstrip() for row in rows)
+    return columns(rows)
 
 
-def list_runs(store: Store) -> str:
-    """A line for each run of the store: name, numbers done, arms, model, when it was last written; one whose record is
-    damaged says so."""
-    rows = [("run", "numbers", "arms", "model", "written")]
-    for name in store.run_names():
-        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.run_path(name).stat().st_mtime))
-        try:
-            record = store.read_run(name)
-            cells = record["cells"]
-            done = f"{sum('score' in cell for cell in cells)} of {len(cells)}"
-            arms = ", ".join(dict.fromkeys(cell["arm"] for cell in cells))
-            rows.append(
-                (
-                    name,
-                    done,
-                    arms if len(arms) <= _WIDE else f"{arms[:_WIDE]}…",
-                    str(record["recipe"]["model"]["name"]),
-                    written,
-                )
-            )
-        except (StoreError, KeyError, TypeError):
-            rows.append((name, "damaged", "", "", written))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines) if len(rows) > 1 else ""
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many texts, the columns as wide as their widest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def tasks_of_kind(kind: str) -> list[Task]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from effstilts.errors import StoreError
 from effstilts.evaluation.significance import sign_flip_test
 from effstilts.procedure import Graph
 from effstilts.store import Store
+from effstilts.studies.listing import columns
 from effstilts.studies.overlap import of_evaluation
 from effstilts.workbench import Source, Step, root_of
 
@@ -17,6 +20,7 @@ Record = Mapping[str, Any]
 
 # With fewer seeds no paired test over seeds can give p < 0.05: the least is 2 / 2^seeds.
 _SEEDS_FOR_A_TEST = 6
+_WIDE = 60  # characters of the arms' names
 
 
 def run_record(name: str, graph: Graph, store: Store, recipe: Record) -> dict[str, Any]:
@@ -81,6 +85,24 @@ def _failures(step: Source | Step | None, store: Store) -> list[str]:
     own = store.facts(step.kind, step.key).get("failed", ()) if store.has(step.kind, step.key) else ()
     found = [f"{step.label}: {problem}" for problem in own]
     return unique(found + [problem for before in step.inputs for problem in _failures(before, store)])
+
+
+def list_runs(store: Store) -> str:
+    """A line for each run of the store: name, numbers done, arms, model, when it was last written; one whose record is
+    damaged says so."""
+    rows = [("run", "numbers", "arms", "model", "written")]
+    for name in store.run_names():
+        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.run_path(name).stat().st_mtime))
+        try:
+            record = store.read_run(name)
+            cells = record["cells"]
+            done = f"{sum('score' in cell for cell in cells)} of {len(cells)}"
+            arms = ", ".join(unique(cell["arm"] for cell in cells))
+            arms = arms if len(arms) <= _WIDE else f"{arms[:_WIDE]}…"
+            rows.append((name, done, arms, str(record["recipe"]["model"]["name"]), written))
+        except (StoreError, KeyError, TypeError):
+            rows.append((name, "damaged", "", "", written))
+    return columns(rows) if len(rows) > 1 else ""
 
 
 def table(record: Record, width: int = 0) -> str:

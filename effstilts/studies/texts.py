@@ -68,11 +68,17 @@ def _work_of(out: Path) -> Path:
 
 def begun_precision(out: Path) -> Precision | None:
     """What the vectors beside an unfinished OUT are in; None where there are none."""
-    for state in sorted(_work_of(out).glob("*/vectors.json")):
+    precision: Precision | None = next((of["precision"] for of in _begun(_work_of(out)) if "precision" in of), None)
+    return precision
+
+
+def _begun(work: Path) -> list[dict[str, Any]]:
+    """What the vectors in a work folder were made from and by."""
+    found = []
+    for state in sorted(work.glob("*/vectors.json")):
         with contextlib.suppress(StoreError, OSError, KeyError):
-            precision: Precision = read_signed(state, "")["identity"]["precision"]
-            return precision
-    return None
+            found.append(read_signed(state, "")["identity"])
+    return found
 
 
 @dataclass(frozen=True)
@@ -261,14 +267,13 @@ def _working(job: Job, k: int, inputs: Sequence[Path]) -> Iterator[None]:
 
 def _check_begun(job: Job) -> None:
     """RecipeError where the work folder holds vectors that this command would not go on from but write over."""
-    for state in sorted(job.work.glob("*/vectors.json")):
-        with contextlib.suppress(StoreError, OSError, KeyError, AttributeError):
-            begun, own = read_signed(state, "")["identity"], _settings_of(job)
-            if differ := [name for name in own if begun[name] != own[name]]:
-                raise RecipeError(
-                    f"--out {job.out}: {job.work} holds vectors of another {' and '.join(differ)}: go on with the "
-                    "command that made them, give another --out, or delete that folder"
-                )
+    own = _settings_of(job)
+    for begun in _begun(job.work):
+        if differ := [name for name in own if begun.get(name) != own[name]]:
+            raise RecipeError(
+                f"--out {job.out}: {job.work} holds vectors of another {' and '.join(differ)}: go on with the "
+                "command that made them, give another --out, or delete that folder"
+            )
 
 
 def _settings_of(job: Job) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
@@ -13,19 +11,14 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from effstilts.recipe import Method
+from tests.docs.modules import benchmark
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    path = ROOT / "benchmarks" / "methods_table.py"
-    spec = importlib.util.spec_from_file_location("methods_table", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("methods_table")
 
 
 @pytest.fixture

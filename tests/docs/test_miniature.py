@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from effstilts.recipe_reader import load_recipe
-
-ROOT = Path(__file__).parents[2]
+from tests.docs.modules import benchmark
 
 
 @pytest.fixture(scope="module")
 def miniature() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("miniature", ROOT / "benchmarks" / "miniature.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("miniature")
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
